@@ -1,0 +1,213 @@
+//! A service's definition as versioned JSON: what it publishes, hears and does, and under which policies.
+//!
+//! It is printed from the definition alone, without state, broker or network, so that tools can draw, check and
+//! diff a system that is not running.
+//!
+//! # Versions
+//!
+//! `ponos_manifest` is 1. Within a version fields are only added; a reader ignores what it does not know and refuses
+//! a higher version. Durations are whole milliseconds and say so in their names, because JSON has no durations.
+//!
+//! ```
+//! use ponos_core::manifest::Manifest;
+//!
+//! let manifest = Manifest::from_json(r#"{
+//!   "ponos_manifest": 1,
+//!   "app": "pheidi",
+//!   "emits": [],
+//!   "events": {"org.payment.processed": {"schema": {"type": "object"}}, "email.sent": {"schema": {}}},
+//!   "reactions": [{"event": "org.payment.processed", "queue": "pheidi.org.payment.processed",
+//!                  "creates": ["pheidi.email.send"], "policy": {"concurrency": 8, "prefetch": 64}}],
+//!   "tasks": [{"name": "pheidi.email.send", "queue": "pheidi.email.send", "emits": ["email.sent"],
+//!              "schema": {}, "recovers": true, "policy": {"concurrency": 8, "prefetch": 64}}]
+//! }"#).unwrap();
+//! assert_eq!(manifest.reactions[0].creates[0], "pheidi.email.send");
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the manifest that this crate writes.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// What a service is, as far as its types and policies tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of this form, [`MANIFEST_VERSION`].
+    pub ponos_manifest: u32,
+    /// The application's name.
+    pub app: String,
+    /// The version of the service, where it says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Events that the application emits outside its tasks (a webhook, an HTTP API).
+    #[serde(default)]
+    pub emits: Vec<String>,
+    /// Every event that the service emits or hears, by name, as this service knows it.
+    #[serde(default)]
+    pub events: BTreeMap<String, EventManifest>,
+    /// Which event makes which tasks.
+    #[serde(default)]
+    pub reactions: Vec<ReactionManifest>,
+    /// The tasks that the service performs.
+    #[serde(default)]
+    pub tasks: Vec<TaskManifest>,
+}
+
+/// An event as one service knows it. A subscriber's own struct has just the fields that it reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventManifest {
+    /// The JSON Schema (2020-12) of the payload, without `tid`.
+    pub schema: serde_json::Value,
+}
+
+/// A reaction: an event heard, and the tasks made of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReactionManifest {
+    /// The event.
+    pub event: String,
+    /// The queue that hears it.
+    pub queue: String,
+    /// The tasks that the reaction's return type names.
+    pub creates: Vec<String>,
+    /// How the queue is worked.
+    pub policy: PolicyManifest,
+}
+
+/// A task and its handler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskManifest {
+    /// The task.
+    pub name: String,
+    /// Its queue.
+    pub queue: String,
+    /// The events that its handler may emit.
+    pub emits: Vec<String>,
+    /// The JSON Schema (2020-12) of the payload, without `tid`.
+    pub schema: serde_json::Value,
+    /// Whether a recovery function is there.
+    pub recovers: bool,
+    /// How the queue is worked.
+    pub policy: PolicyManifest,
+}
+
+/// How a queue is worked. What is absent is off, or does not apply to reactions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyManifest {
+    /// Handlers that run at once in a process.
+    pub concurrency: u32,
+    /// Jobs that a process holds.
+    pub prefetch: u32,
+    /// The time limit of one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// When a failed attempt is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryManifest>,
+    /// How many starts are allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateManifest>,
+    /// When the listener is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerManifest>,
+    /// The dependency whose breaker and limit the handler shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends_on: Option<String>,
+}
+
+/// When a failed attempt is repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryManifest {
+    /// The delay after the first attempt.
+    pub min_ms: u64,
+    /// The longest delay, without jitter.
+    pub max_ms: u64,
+    /// What each delay is of the one before.
+    pub factor: f64,
+    /// The largest part of a delay that is added at random.
+    pub jitter: f64,
+    /// Retries before the handler gives up; absent for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// How old a job may become.
+    pub max_age_ms: u64,
+}
+
+/// How many starts are allowed, over all instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RateManifest {
+    /// So many starts …
+    pub count: u32,
+    /// … in so many milliseconds.
+    pub period_ms: u64,
+}
+
+/// When the listener is cut off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BreakerManifest {
+    /// The time that is looked at.
+    pub window_ms: u64,
+    /// Outcomes needed in the window.
+    pub min_calls: u32,
+    /// The part of failures that opens it.
+    pub failure_ratio: f64,
+    /// Failures in a row that open it.
+    pub consecutive: u32,
+    /// How long it stays open first.
+    pub open_ms: u64,
+    /// How long it stays open at most.
+    pub open_max_ms: u64,
+    /// Successes that close it.
+    pub close_after: u32,
+}
+
+/// A text that is no manifest that this crate can read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(String);
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no manifest, or one of a higher version.
+    pub fn from_json(text: &str) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            ponos_manifest: u32,
+        }
+        let Version { ponos_manifest } = serde_json::from_str(text)
+            .map_err(|e| ManifestError(format!("this is no Ponos manifest: {e}")))?;
+        if ponos_manifest > MANIFEST_VERSION {
+            return Err(ManifestError(format!(
+                "the manifest has version {ponos_manifest}, this program reads up to {MANIFEST_VERSION}: update it"
+            )));
+        }
+        serde_json::from_str(text).map_err(|e| ManifestError(format!("the manifest is damaged: {e}")))
+    }
+
+    /// Writes the manifest, indented, with a line break at the end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("texts and numbers serialise");
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_higher_version_is_refused_and_an_unknown_field_is_not() {
+        let error = Manifest::from_json(r#"{"ponos_manifest":2,"app":7}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("update it"), "{error}");
+        let manifest = Manifest::from_json(r#"{"ponos_manifest":1,"app":"a","later":{}}"#).unwrap();
+        assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
+    }
+}

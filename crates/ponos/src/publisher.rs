@@ -1,0 +1,307 @@
+//! Publishing from outside a handler: an HTTP API, a webhook, a command.
+
+use std::collections::HashSet;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ponos_core::Bytes;
+use ponos_core::body::{self, EncodeError};
+use ponos_core::broker::{Broker, BrokerError, Destination, Outgoing, Published, Topology};
+use ponos_core::envelope::{Cause, MessageName};
+use ponos_core::id::{MessageId, Tid};
+use ponos_core::journal::{PublishedRecord, Record, What};
+use ponos_core::name::{EventName, QueueName, TaskName};
+
+use crate::context::{Local, event_name, new_envelope};
+use crate::message::{App, EmittedBy, OwnedBy};
+
+/// How long a publish is tried before it is reported as failed.
+pub(crate) const PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Publishes in the name of the application `A`: the events that `A` declares, and `A`'s own tasks.
+///
+/// Each call starts a new chain with a new transaction id, unless it is [`within`](Self::within) one.
+/// Cloning is cheap.
+#[derive(Debug)]
+pub struct Publisher<A> {
+    inner: Arc<Inner>,
+    cause: Option<Cause>,
+    app: PhantomData<fn() -> A>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    local: Arc<Local>,
+    broker: Arc<dyn Broker>,
+    /// What this publisher has declared already; held only while it is looked up.
+    declared: Mutex<HashSet<String>>,
+}
+
+impl<A> Clone for Publisher<A> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), cause: self.cause.clone(), app: PhantomData }
+    }
+}
+
+/// What a confirmed publish is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The transaction, to be given to whoever asked.
+    pub tid: Tid,
+    /// The message.
+    pub id: MessageId,
+    /// How many queues it went to; 0 for an event that nobody hears yet.
+    pub queues: u32,
+}
+
+/// A message that was not published, or not surely.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The payload cannot be a message.
+    #[error(transparent)]
+    Payload(#[from] EncodeError),
+    /// The broker does not take it; it does not have it.
+    #[error("`{name}` was not published: {source}")]
+    Refused {
+        /// The message's name.
+        name: String,
+        /// What the broker said.
+        source: BrokerError,
+    },
+    /// No answer within the deadline: the broker may or may not have it. Publishing it again may double it.
+    #[error("`{name}` was published without an answer within {deadline:?}: {source}")]
+    Unknown {
+        /// The message's name.
+        name: String,
+        /// How long it was tried.
+        deadline: Duration,
+        /// What the broker said last.
+        source: BrokerError,
+    },
+}
+
+impl<A: App> Publisher<A> {
+    pub(crate) fn new(local: Arc<Local>, broker: Arc<dyn Broker>) -> Self {
+        let inner = Inner { local, broker, declared: Mutex::new(HashSet::new()) };
+        Self { inner: Arc::new(inner), cause: None, app: PhantomData }
+    }
+
+    /// Connects a process that only publishes.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be used; the error says why.
+    pub async fn connect(broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
+        let broker = broker.into().connect().await?;
+        let local = crate::service::local_of::<A>(None, crate::clock::Clock::real());
+        Ok(Self::new(Arc::new(local), broker))
+    }
+
+    /// A publisher whose messages belong to the transaction of `cause`.
+    #[must_use]
+    pub fn within(&self, cause: Cause) -> Self {
+        Self { cause: Some(cause), ..self.clone() }
+    }
+
+    /// Emits an event that the application declares, and returns once the broker has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves open whether the event was published.
+    pub async fn emit<E: EmittedBy<A>>(&self, event: E) -> Result<Receipt, PublishError> {
+        let cause = self.cause();
+        let body = body::encode(&cause.tid, &event)?;
+        let name = event_name::<E>();
+        self.inner.publish(&cause, Destination::Event(name.clone()), MessageName::Event(name), body).await
+    }
+
+    /// Creates a task of the application, and returns once the broker has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves open whether the task was created.
+    pub async fn create<T: OwnedBy<A>>(&self, task: T) -> Result<Receipt, PublishError> {
+        let cause = self.cause();
+        let body = body::encode(&cause.tid, &task)?;
+        let name = TaskName::unchecked_verb(T::NAME).unwrap_or_else(|_| unreachable!("task names are checked by the macro"));
+        self.inner.publish(&cause, Destination::Queue(QueueName::task(&name)), MessageName::Task(name), body).await
+    }
+
+    fn cause(&self) -> Cause {
+        self.cause.clone().unwrap_or_else(|| Cause::root(self.inner.local.clock.new_tid()))
+    }
+}
+
+impl Inner {
+    async fn publish(&self, cause: &Cause, to: Destination, name: MessageName, body: Bytes) -> Result<Receipt, PublishError> {
+        let id = self.local.clock.new_message_id();
+        let envelope = new_envelope(&self.local, cause, id, name.clone(), None, body);
+        self.declare(&to, &name).await?;
+        let message = Outgoing { to, envelope };
+        let queues = publish_until_confirmed(&*self.broker, &self.local, message, PUBLISH_DEADLINE).await?;
+        Ok(Receipt { tid: cause.tid.clone(), id, queues })
+    }
+
+    /// Makes the destination exist, once. The queue of an own task may be declared by whoever comes first:
+    /// its arguments are constants, and only this application creates its tasks.
+    async fn declare(&self, to: &Destination, name: &MessageName) -> Result<(), PublishError> {
+        let known = |declared: &HashSet<String>| declared.contains(name.as_str());
+        if known(&self.declared.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let topology = match to {
+            Destination::Event(event) => Topology { events: vec![event.clone()], ..Topology::default() },
+            Destination::Queue(queue) => Topology { tasks: vec![queue.clone()], ..Topology::default() },
+        };
+        let topology = Topology { app: Some(self.local.app.clone()), ..topology };
+        self.broker
+            .declare(&topology)
+            .await
+            .map_err(|source| PublishError::Refused { name: name.to_string(), source })?;
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string());
+        Ok(())
+    }
+}
+
+/// Publishes under the same id until the broker confirms, refuses for good, or the deadline has passed.
+async fn publish_until_confirmed(
+    broker: &dyn Broker,
+    local: &Local,
+    message: Outgoing,
+    deadline: Duration,
+) -> Result<u32, PublishError> {
+    let started = local.clock.now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let outcome = broker.publish(vec![message.clone()]).await.pop();
+        let (error, unknown) = match outcome {
+            Some(Published::Confirmed { queues }) => {
+                if let Some(journal) = broker.journal() {
+                    journal.append(published_record(&message, queues, local));
+                }
+                return Ok(queues);
+            }
+            Some(Published::Returned) => (no_queue(&message.to), false),
+            Some(Published::Refused(error)) => (error, false),
+            Some(Published::Unknown(error)) => (error, true),
+            None => unreachable!("a broker answers one outcome per message"),
+        };
+        let out_of_time = local.clock.now().since(started) + pause > deadline;
+        if out_of_time || !(unknown || error.is_temporary()) {
+            let name = message.envelope.name.to_string();
+            return Err(if unknown {
+                PublishError::Unknown { name, deadline, source: error }
+            } else {
+                PublishError::Refused { name, source: error }
+            });
+        }
+        local.clock.sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+fn no_queue(to: &Destination) -> BrokerError {
+    let name = match to {
+        Destination::Event(name) => name.as_str(),
+        Destination::Queue(name) => name.as_str(),
+    };
+    BrokerError::new(
+        ponos_core::broker::BrokerErrorKind::NotFound,
+        format!("there is no queue `{name}`: start the service that owns it once, it declares its queues"),
+    )
+}
+
+/// The record of a confirmed message.
+pub(crate) fn published_record(message: &Outgoing, queues: u32, local: &Local) -> Record {
+    let envelope = &message.envelope;
+    Record {
+        at: local.clock.wall(),
+        tid: envelope.tid.clone(),
+        message: envelope.id,
+        what: What::Published(PublishedRecord {
+            name: envelope.name.as_str().to_owned(),
+            event: matches!(envelope.name, MessageName::Event(_)),
+            app: envelope.app.clone(),
+            cause: envelope.cause,
+            by: envelope.publisher.as_ref().map(ToString::to_string),
+            queues,
+        }),
+    }
+}
+
+/// Publishes an event or a task that is known by its name only, for tools. The payload is a JSON object without `tid`.
+#[derive(Debug)]
+pub struct RawPublisher {
+    inner: Inner,
+}
+
+impl RawPublisher {
+    /// A publisher in the name of `app`.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be used.
+    pub async fn connect(app: ponos_core::name::AppName, broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
+        let broker = broker.into().connect().await?;
+        let local = Local {
+            app,
+            version: None,
+            host: crate::service::host(),
+            #[cfg(feature = "reqwest")]
+            http: crate::http::Client::new(crate::http::HttpOptions::default(), crate::clock::Clock::real()),
+            clock: crate::clock::Clock::real(),
+        };
+        Ok(Self { inner: Inner { local: Arc::new(local), broker, declared: Mutex::new(HashSet::new()) } })
+    }
+
+    /// Emits an event.
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    pub async fn emit(
+        &self,
+        name: EventName,
+        payload: &serde_json::Map<String, serde_json::Value>,
+        tid: Option<Tid>,
+    ) -> Result<Receipt, PublishError> {
+        self.publish(Destination::Event(name.clone()), MessageName::Event(name), payload, tid).await
+    }
+
+    /// Creates a task. Its queue must exist: a tool does not declare other people's queues.
+    ///
+    /// # Errors
+    ///
+    /// See [`PublishError`].
+    pub async fn create(
+        &self,
+        name: TaskName,
+        payload: &serde_json::Map<String, serde_json::Value>,
+        tid: Option<Tid>,
+    ) -> Result<Receipt, PublishError> {
+        self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string());
+        self.publish(Destination::Queue(QueueName::task(&name)), MessageName::Task(name), payload, tid).await
+    }
+
+    async fn publish(
+        &self,
+        to: Destination,
+        name: MessageName,
+        payload: &serde_json::Map<String, serde_json::Value>,
+        tid: Option<Tid>,
+    ) -> Result<Receipt, PublishError> {
+        let cause = Cause::root(tid.unwrap_or_else(|| self.inner.local.clock.new_tid()));
+        let body = body::encode(&cause.tid, payload)?;
+        self.inner.publish(&cause, to, name, body).await
+    }
+}
