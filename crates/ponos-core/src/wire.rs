@@ -437,16 +437,12 @@ impl<'a> Reader<'a> {
             }
             None => self.anomaly("type", "is missing: taken from the queue's name"),
         }
-        match (
-            TaskName::unchecked_verb(own),
-            event.map(EventName::unchecked_verb),
-        ) {
+        // Only the tense is left to tell `pheidi.email.send` from `pheidi` hearing `email.sent`.
+        match (TaskName::parse(own), event.map(EventName::unchecked_verb)) {
             (Ok(task), _) => MessageName::Task(task),
             (_, Some(Ok(event))) => MessageName::Event(event),
             // A queue such as `pheidi.failed`, holding something that says nothing about itself.
-            _ => {
-                MessageName::Event(EventName::unchecked_verb("unknown.received").expect("a well-formed name"))
-            }
+            _ => MessageName::Event(EventName::from_checked("unknown.received")),
         }
     }
 }
