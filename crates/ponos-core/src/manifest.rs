@@ -25,8 +25,11 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::policy::{BreakerConfig, MaxRetries, Rate, RetryPolicy};
 
 /// The version of the manifest that this crate writes.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -162,6 +165,50 @@ pub struct BreakerManifest {
     pub close_after: u32,
 }
 
+/// Whole milliseconds, rounded up, so that a manifest never says 0 for something.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl From<RetryPolicy> for RetryManifest {
+    fn from(policy: RetryPolicy) -> Self {
+        Self {
+            min_ms: millis(policy.backoff.min),
+            max_ms: millis(policy.backoff.max),
+            factor: policy.backoff.factor,
+            jitter: policy.backoff.jitter,
+            max_retries: match policy.max_retries {
+                MaxRetries::Limited(retries) => Some(retries),
+                MaxRetries::Unlimited => None,
+            },
+            max_age_ms: millis(policy.max_age),
+        }
+    }
+}
+
+impl From<BreakerConfig> for BreakerManifest {
+    fn from(config: BreakerConfig) -> Self {
+        Self {
+            window_ms: millis(config.window),
+            min_calls: config.min_calls,
+            failure_ratio: config.failure_ratio,
+            consecutive: config.consecutive,
+            open_ms: millis(config.open_initial),
+            open_max_ms: millis(config.open_max),
+            close_after: config.close_after,
+        }
+    }
+}
+
+impl From<Rate> for RateManifest {
+    fn from(rate: Rate) -> Self {
+        Self {
+            count: rate.count(),
+            period_ms: millis(rate.period()),
+        }
+    }
+}
+
 /// A text that is no manifest that this crate can read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -200,6 +247,24 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn policies_are_written_in_whole_milliseconds_rounded_up() {
+        let retry = RetryManifest::from(RetryPolicy::default());
+        assert_eq!(
+            (retry.min_ms, retry.max_ms, retry.max_retries),
+            (1_000, 300_000, Some(10))
+        );
+        let breaker = BreakerManifest::from(BreakerConfig::default());
+        assert_eq!(
+            (breaker.window_ms, breaker.open_ms, breaker.close_after),
+            (60_000, 10_000, 3)
+        );
+        assert_eq!(
+            RateManifest::from(Rate::new(7, Duration::from_micros(1_500))).period_ms,
+            2
+        );
+    }
 
     #[test]
     fn a_higher_version_is_refused_and_an_unknown_field_is_not() {

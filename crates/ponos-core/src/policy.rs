@@ -15,7 +15,7 @@
 //!
 //! What a user configures ([`RetryPolicy`], [`BreakerConfig`], [`Rate`]) is checked once, by its `validate`, when the
 //! service is built. The machines accept an unchecked configuration too: it may then behave oddly, but it never
-//! panics. In a manifest a duration `x` is written as `x_ms`, a number of milliseconds.
+//! panics.
 //!
 //! ```
 //! use ponos_core::policy::{Backoff, FailureClass, RetryDecision, RetryPolicy};
@@ -39,7 +39,6 @@ mod breaker;
 mod dedup;
 mod error;
 mod jitter;
-mod millis;
 mod moment;
 mod rate;
 mod retry;

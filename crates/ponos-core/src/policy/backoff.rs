@@ -1,6 +1,5 @@
 use super::error::{PolicyError, PolicyErrorKind};
-use super::{jitter, millis, moment};
-use serde::Serialize;
+use super::{jitter, moment};
 use std::time::Duration;
 
 /// How long a job waits before its next attempt.
@@ -20,14 +19,12 @@ use std::time::Duration;
 /// assert!(backoff.delay(3, roll) >= Duration::from_secs(4));
 /// assert!(backoff.delay(99, roll) <= Duration::from_millis(5_500));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
-    #[serde(rename = "min_ms", serialize_with = "millis::serialize")]
-    min: Duration,
-    #[serde(rename = "max_ms", serialize_with = "millis::serialize")]
-    max: Duration,
-    factor: f64,
-    jitter: f64,
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+    pub(crate) factor: f64,
+    pub(crate) jitter: f64,
 }
 
 impl Backoff {
@@ -261,14 +258,5 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn it_is_written_in_milliseconds() {
-        let json = serde_json::to_string(&Backoff::exponential(Duration::from_micros(1_500))).unwrap();
-        assert_eq!(
-            json,
-            r#"{"min_ms":1.5,"max_ms":300000,"factor":2.0,"jitter":0.25}"#
-        );
     }
 }

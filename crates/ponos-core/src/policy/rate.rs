@@ -1,6 +1,5 @@
 use super::error::{PolicyError, PolicyErrorKind};
-use super::{Moment, millis, moment};
-use serde::Serialize;
+use super::{Moment, moment};
 use std::time::Duration;
 
 /// So many starts per period, for a handler or for a dependency that several handlers share.
@@ -20,10 +19,9 @@ use std::time::Duration;
 /// # gentle.validate()?; strict.validate()?;
 /// # Ok::<(), ponos_core::policy::PolicyError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: u32,
-    #[serde(rename = "period_ms", serialize_with = "millis::serialize")]
     period: Duration,
     burst: u32,
 }
@@ -493,11 +491,5 @@ mod tests {
             assert_eq!(error.kind(), PolicyErrorKind::Rate);
             assert!(error.to_string().starts_with(message), "{error}");
         }
-    }
-
-    #[test]
-    fn it_is_written_with_its_unit() {
-        let json = serde_json::to_string(&100.per_second()).unwrap();
-        assert_eq!(json, r#"{"count":100,"period_ms":1000,"burst":10}"#);
     }
 }

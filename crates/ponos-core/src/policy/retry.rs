@@ -1,15 +1,14 @@
+use super::Backoff;
 use super::breaker::Outcome;
 use super::error::{PolicyError, PolicyErrorKind};
-use super::{Backoff, millis};
 use crate::envelope::GaveUpReason;
-use serde::Serialize;
 use std::time::Duration;
 
 /// What happens after an attempt has failed: whether there is another one, and when.
 ///
 /// Attempts count from 1. An error, a timeout and a panic spend one; a snooze does not. What never came to a result (a
 /// shutdown's cut, a lost connection or lease, a breaker's hand-back) is no failure and does not come here.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     /// The delays between attempts.
     pub backoff: Backoff,
@@ -19,13 +18,11 @@ pub struct RetryPolicy {
     /// would end later gives the job up, and so does a [`RetryAfter`](FailureClass::RetryAfter) that alone is longer.
     /// It does not cut ordinary retries short: they have their own limit, and a job that has waited out a long outage
     /// deserves all of them.
-    #[serde(rename = "max_age_ms", serialize_with = "millis::serialize")]
     pub max_age: Duration,
 }
 
 /// How many attempts follow the first: a job runs at most 1 + this many times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MaxRetries {
     /// So many, then the job is given up. 10 by default; 0 means a single run.
     Limited(u32),
@@ -365,13 +362,5 @@ mod tests {
         .validate()
         .unwrap_err();
         assert_eq!(error.kind(), PolicyErrorKind::Backoff);
-    }
-
-    #[test]
-    fn it_is_written_with_its_unit() {
-        let json = serde_json::to_value(RetryPolicy::default()).unwrap();
-        assert_eq!(json["max_retries"], serde_json::json!({ "limited": 10 }));
-        assert_eq!(json["max_age_ms"], 604_800_000);
-        assert_eq!(serde_json::to_value(MaxRetries::Unlimited).unwrap(), "unlimited");
     }
 }

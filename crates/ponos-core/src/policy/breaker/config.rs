@@ -1,6 +1,5 @@
 use crate::policy::error::{PolicyError, PolicyErrorKind};
-use crate::policy::{jitter, millis};
-use serde::Serialize;
+use crate::policy::jitter;
 use std::time::Duration;
 
 /// When a [`Breaker`](super::Breaker) opens, for how long, and what closes it.
@@ -17,19 +16,16 @@ use std::time::Duration;
 /// config.validate()?;
 /// # Ok::<(), ponos_core::policy::PolicyError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerConfig {
-    #[serde(rename = "window_ms", serialize_with = "millis::serialize")]
-    pub(super) window: Duration,
-    pub(super) min_calls: u32,
-    pub(super) failure_ratio: f64,
-    pub(super) consecutive: u32,
-    #[serde(rename = "open_initial_ms", serialize_with = "millis::serialize")]
-    pub(super) open_initial: Duration,
-    #[serde(rename = "open_max_ms", serialize_with = "millis::serialize")]
-    pub(super) open_max: Duration,
-    pub(super) open_jitter: f64,
-    pub(super) close_after: u32,
+    pub(crate) window: Duration,
+    pub(crate) min_calls: u32,
+    pub(crate) failure_ratio: f64,
+    pub(crate) consecutive: u32,
+    pub(crate) open_initial: Duration,
+    pub(crate) open_max: Duration,
+    pub(crate) open_jitter: f64,
+    pub(crate) close_after: u32,
 }
 
 impl BreakerConfig {
@@ -202,15 +198,5 @@ mod tests {
             assert_eq!(error.kind(), PolicyErrorKind::Breaker);
             assert!(error.to_string().starts_with(message), "{error}");
         }
-    }
-
-    #[test]
-    fn it_is_written_with_its_units() {
-        let json = serde_json::to_value(BreakerConfig::default()).unwrap();
-        let expected = serde_json::json!({
-            "window_ms": 60_000, "min_calls": 20, "failure_ratio": 0.5, "consecutive": 10,
-            "open_initial_ms": 10_000, "open_max_ms": 300_000, "open_jitter": 0.2, "close_after": 3,
-        });
-        assert_eq!(json, expected);
     }
 }
