@@ -248,10 +248,7 @@ impl Settlement {
     /// A settlement that sends nothing.
     #[must_use]
     pub const fn just(verdict: Verdict) -> Self {
-        Self {
-            send: Vec::new(),
-            verdict,
-        }
+        Self { send: Vec::new(), verdict }
     }
 }
 
@@ -274,10 +271,13 @@ pub enum Verdict {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettleError {
-    /// The delivery is no longer this consumer's and will come (or came) to another: nothing was sent, nothing
-    /// may be done about it here.
+    /// The delivery is no longer this consumer's and will come (or came) to another; nothing may be done about it here.
     #[error("the delivery is no longer ours: its lease or its connection was lost")]
-    Lost,
+    Lost {
+        /// Whether everything was sent before it was lost, so that only the acknowledgement is missing: a worker then
+        /// recognises the message when it comes again.
+        sent: bool,
+    },
     /// Not every message could be sent. The delivery is still ours: settle again with the same messages.
     #[error("{} of {} messages could not be sent", .0.iter().filter(|p| !p.is_confirmed()).count(), .0.len())]
     NotSent(Vec<Published>),
@@ -328,31 +328,19 @@ impl Inspection {
     /// The queues, or nothing for another kind of answer.
     #[must_use]
     pub fn into_queues(self) -> Vec<QueueStats> {
-        if let Self::Queues(queues) = self {
-            queues
-        } else {
-            Vec::new()
-        }
+        if let Self::Queues(queues) = self { queues } else { Vec::new() }
     }
 
     /// The messages, or nothing for another kind of answer.
     #[must_use]
     pub fn into_messages(self) -> Vec<Envelope> {
-        if let Self::Messages(messages) = self {
-            messages
-        } else {
-            Vec::new()
-        }
+        if let Self::Messages(messages) = self { messages } else { Vec::new() }
     }
 
     /// The orders, or nothing for another kind of answer.
     #[must_use]
     pub fn into_orders(self) -> Vec<Order> {
-        if let Self::Orders(orders) = self {
-            orders
-        } else {
-            Vec::new()
-        }
+        if let Self::Orders(orders) = self { orders } else { Vec::new() }
     }
 }
 
@@ -434,10 +422,7 @@ pub enum BrokerErrorKind {
 impl BrokerError {
     /// An error of this class; `message` is a lowercase fragment that names the thing and the way out.
     pub fn new(kind: BrokerErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into().into(),
-        }
+        Self { kind, message: message.into().into() }
     }
 
     /// Which class of error it is.

@@ -90,9 +90,7 @@ impl TraceContext {
     pub fn parse(parent: &str, state: Option<&str>) -> Option<Self> {
         fn hex(part: Option<&str>, len: usize) -> Option<&str> {
             part.filter(|p| {
-                p.len() == len
-                    && p.bytes()
-                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                p.len() == len && p.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             })
         }
         let mut parts = parent.split('-');
@@ -105,13 +103,8 @@ impl TraceContext {
         {
             return None;
         }
-        let state = state
-            .filter(|s| s.len() <= 512 && s.is_ascii())
-            .map(str::to_owned);
-        Some(Self {
-            parent: parent.to_owned(),
-            state,
-        })
+        let state = state.filter(|s| s.len() <= 512 && s.is_ascii()).map(str::to_owned);
+        Some(Self { parent: parent.to_owned(), state })
     }
 
     /// The trace id as a transaction id: the same sixteen bytes in a UUID's form.
@@ -337,17 +330,9 @@ impl Report {
         hash.update(reason.as_str());
         for word in error.split_whitespace().take(200) {
             hash.update([0]);
-            hash.update(if word.bytes().any(|b| b.is_ascii_digit()) {
-                "#"
-            } else {
-                word
-            });
+            hash.update(if word.bytes().any(|b| b.is_ascii_digit()) { "#" } else { word });
         }
-        hash.finalize()
-            .iter()
-            .take(8)
-            .map(|b| format!("{b:02x}"))
-            .collect()
+        hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
     }
 }
 
@@ -389,12 +374,7 @@ impl Cause {
     /// The start of a chain.
     #[must_use]
     pub fn root(tid: Tid) -> Self {
-        Self {
-            tid,
-            message: None,
-            hops: 0,
-            trace: None,
-        }
+        Self { tid, message: None, hops: 0, trace: None }
     }
 
     /// What the handler of `envelope` passes on.

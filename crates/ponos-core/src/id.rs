@@ -163,12 +163,8 @@ impl MessageId {
     pub fn of_effect(effect: &Effect<'_>) -> Self {
         let mut hash = Sha256::new();
         hash.update(effect.parent.0.as_bytes());
-        for part in [
-            effect.queue.as_bytes(),
-            effect.phase.as_bytes(),
-            effect.name.as_bytes(),
-            effect.payload,
-        ] {
+        for part in [effect.queue.as_bytes(), effect.phase.as_bytes(), effect.name.as_bytes(), effect.payload]
+        {
             // Each part with its length, so that no two lists of parts give the same bytes.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -186,13 +182,9 @@ impl MessageId {
     pub fn of_foreign(queue: &str, tid: &Tid, at: Timestamp, body: &[u8]) -> Self {
         let mut hash = Sha256::new();
         let tid = tid.to_string();
-        for part in [
-            b"foreign".as_slice(),
-            queue.as_bytes(),
-            tid.as_bytes(),
-            &at.as_millis().to_le_bytes(),
-            body,
-        ] {
+        for part in
+            [b"foreign".as_slice(), queue.as_bytes(), tid.as_bytes(), &at.as_millis().to_le_bytes(), body]
+        {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -267,9 +259,7 @@ impl FromStr for MessageId {
     type Err = InvalidMessageId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::try_parse(text)
-            .map(Self)
-            .map_err(|_| InvalidMessageId(text.escape_debug().take(60).collect()))
+        Uuid::try_parse(text).map(Self).map_err(|_| InvalidMessageId(text.escape_debug().take(60).collect()))
     }
 }
 
@@ -281,9 +271,7 @@ impl Serialize for MessageId {
 
 impl<'de> Deserialize<'de> for MessageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -313,24 +301,14 @@ mod tests {
         payload: &'a [u8],
         occurrence: u32,
     ) -> Effect<'a> {
-        Effect {
-            parent,
-            queue,
-            phase: "run",
-            name,
-            payload,
-            occurrence,
-        }
+        Effect { parent, queue, phase: "run", name, payload, occurrence }
     }
 
     #[test]
     fn a_new_tid_is_its_own_trace_id_and_carries_its_time() {
         let tid = Tid::new(Timestamp::from_millis(0x0123_4567_89ab), [0xff; 10]);
         assert_eq!(tid.to_string(), "01234567-89ab-7fff-bfff-ffffffffffff");
-        assert_eq!(
-            tid.trace_id().as_deref(),
-            Some("0123456789ab7fffbfffffffffffffff")
-        );
+        assert_eq!(tid.trace_id().as_deref(), Some("0123456789ab7fffbfffffffffffffff"));
         assert_eq!(tid.short(), "ffffffff");
     }
 
@@ -349,11 +327,7 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
-        assert_eq!(
-            base.as_bytes()[..6],
-            parent.as_bytes()[..6],
-            "keeps the parent's time"
-        );
+        assert_eq!(base.as_bytes()[..6], parent.as_bytes()[..6], "keeps the parent's time");
         assert_eq!(base.as_bytes()[6] >> 4, 8, "is a UUIDv8");
     }
 

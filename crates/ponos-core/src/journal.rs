@@ -169,10 +169,7 @@ mod tests {
                 phase: Phase::Run,
                 started: Timestamp::from_millis(5),
                 took: Duration::from_micros(1500),
-                end: AttemptEnd::Retry {
-                    class: ErrorClass::Timeout,
-                    due: Timestamp::from_millis(9),
-                },
+                end: AttemptEnd::Retry { class: ErrorClass::Timeout, due: Timestamp::from_millis(9) },
                 error: Some("slow".into()),
             }),
         };

@@ -202,10 +202,7 @@ impl From<BreakerConfig> for BreakerManifest {
 
 impl From<Rate> for RateManifest {
     fn from(rate: Rate) -> Self {
-        Self {
-            count: rate.count(),
-            period_ms: millis(rate.period()),
-        }
+        Self { count: rate.count(), period_ms: millis(rate.period()) }
     }
 }
 
@@ -251,26 +248,15 @@ mod tests {
     #[test]
     fn policies_are_written_in_whole_milliseconds_rounded_up() {
         let retry = RetryManifest::from(RetryPolicy::default());
-        assert_eq!(
-            (retry.min_ms, retry.max_ms, retry.max_retries),
-            (1_000, 300_000, Some(10))
-        );
+        assert_eq!((retry.min_ms, retry.max_ms, retry.max_retries), (1_000, 300_000, Some(10)));
         let breaker = BreakerManifest::from(BreakerConfig::default());
-        assert_eq!(
-            (breaker.window_ms, breaker.open_ms, breaker.close_after),
-            (60_000, 10_000, 3)
-        );
-        assert_eq!(
-            RateManifest::from(Rate::new(7, Duration::from_micros(1_500))).period_ms,
-            2
-        );
+        assert_eq!((breaker.window_ms, breaker.open_ms, breaker.close_after), (60_000, 10_000, 3));
+        assert_eq!(RateManifest::from(Rate::new(7, Duration::from_micros(1_500))).period_ms, 2);
     }
 
     #[test]
     fn a_higher_version_is_refused_and_an_unknown_field_is_not() {
-        let error = Manifest::from_json(r#"{"ponos_manifest":2,"app":7}"#)
-            .unwrap_err()
-            .to_string();
+        let error = Manifest::from_json(r#"{"ponos_manifest":2,"app":7}"#).unwrap_err().to_string();
         assert!(error.contains("update it"), "{error}");
         let manifest = Manifest::from_json(r#"{"ponos_manifest":1,"app":"a","later":{}}"#).unwrap();
         assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);

@@ -299,10 +299,7 @@ mod tests {
 
     #[test]
     fn a_name_gives_its_parts() {
-        assert_eq!(
-            EVENT.segments().rev().collect::<Vec<_>>(),
-            ["processed", "payment", "org"]
-        );
+        assert_eq!(EVENT.segments().rev().collect::<Vec<_>>(), ["processed", "payment", "org"]);
         assert_eq!(EVENT.verb(), "processed");
         for task in [
             TaskName::parse("organization.plan.start-trial").unwrap(),
@@ -318,10 +315,7 @@ mod tests {
     fn queue_names_begin_with_their_application() {
         let app = AppName::parse("pheidi").unwrap();
         for (queue, text) in [
-            (
-                QueueName::subscription(&app, &EVENT),
-                "pheidi.org.payment.processed",
-            ),
+            (QueueName::subscription(&app, &EVENT), "pheidi.org.payment.processed"),
             (QueueName::failed(&app), "pheidi.failed"),
             (QueueName::discarded(&app), "pheidi.discarded"),
             (QueueName::unroutable(&app), "pheidi.unroutable"),
@@ -352,9 +346,7 @@ mod tests {
             EventName::unchecked_verb("dock.unresponsive").unwrap()
         );
         assert!(serde_json::from_str::<TaskName>("\"api.user.created\"").is_ok());
-        let error = serde_json::from_str::<EventName>("\"Dock.lost\"")
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<EventName>("\"Dock.lost\"").unwrap_err().to_string();
         assert!(
             error.contains("event name `Dock.lost` has an uppercase letter: write `dock.lost`"),
             "{error}"

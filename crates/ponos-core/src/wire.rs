@@ -37,39 +37,19 @@ pub const MAX_HEADERS: usize = 64 * 1024;
 #[serde(default)]
 pub struct Properties {
     /// The message id.
-    #[serde(
-        rename = "id",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient"
-    )]
+    #[serde(rename = "id", skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub message_id: Option<String>,
     /// The transaction id.
-    #[serde(
-        rename = "corr",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient"
-    )]
+    #[serde(rename = "corr", skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub correlation_id: Option<String>,
     /// The event's or the task's name.
-    #[serde(
-        rename = "type",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient"
-    )]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub kind: Option<String>,
     /// The application that published the message.
-    #[serde(
-        rename = "app",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient"
-    )]
+    #[serde(rename = "app", skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub app_id: Option<String>,
     /// Milliseconds since the epoch; seconds are accepted.
-    #[serde(
-        rename = "ts",
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient"
-    )]
+    #[serde(rename = "ts", skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub timestamp: Option<u64>,
 }
 
@@ -229,10 +209,7 @@ pub struct Reading<'a> {
 /// Puts an envelope together from a broker's message, and lists what was not believed.
 #[must_use]
 pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, Vec<Anomaly>) {
-    let mut read = Reader {
-        headers: &parts.headers,
-        anomalies: Vec::new(),
-    };
+    let mut read = Reader { headers: &parts.headers, anomalies: Vec::new() };
     let properties = &parts.properties;
     let published_at = properties.timestamp.map_or(reading.now, timestamp_of);
     let trace = read.trace();
@@ -242,10 +219,7 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
         .as_deref()
         .and_then(|text| MessageId::from_foreign(text, published_at))
         .unwrap_or_else(|| {
-            read.anomaly(
-                "message_id",
-                "is missing: computed from queue, tid, timestamp and body",
-            );
+            read.anomaly("message_id", "is missing: computed from queue, tid, timestamp and body");
             // Without the reader's own clock: the same message must get the same id when it comes again.
             let at = properties.timestamp.map_or(Timestamp::EPOCH, timestamp_of);
             MessageId::of_foreign(reading.queue.as_str(), &tid, at, &body)
@@ -266,40 +240,26 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
     };
     let wire = read.int(header::WIRE, 0, i64::MAX);
     if wire.is_some_and(|version| version > WIRE_VERSION) {
-        read.anomaly(
-            header::WIRE,
-            "is newer than this service: unknown fields are ignored",
-        );
+        read.anomaly(header::WIRE, "is newer than this service: unknown fields are ignored");
     }
     let progress = Progress {
-        attempt: read
-            .int(header::ATTEMPT, 1, MAX_ATTEMPT)
-            .unwrap_or(1)
-            .try_into()
-            .unwrap_or(1),
+        attempt: read.int(header::ATTEMPT, 1, MAX_ATTEMPT).unwrap_or(1).try_into().unwrap_or(1),
         phase,
         history,
         first_seen: read.time(header::FIRST_SEEN),
         due: read.time(header::DUE),
-        suspect: read
-            .int(header::SUSPECT, 0, 1000)
-            .and_then(|n| u32::try_from(n).ok()),
+        suspect: read.int(header::SUSPECT, 0, 1000).and_then(|n| u32::try_from(n).ok()),
         gave_up: read.json::<GaveUp>(header::GAVE_UP).map(Box::new),
     };
     let envelope = Envelope {
         id,
         name,
         tid,
-        cause: read
-            .text(header::CAUSE)
-            .and_then(|text| MessageId::from_foreign(text, published_at)),
+        cause: read.text(header::CAUSE).and_then(|text| MessageId::from_foreign(text, published_at)),
         app,
         publisher: read.text(header::PUBLISHER).map(|text| cut(text, 255)),
         published_at,
-        hops: read
-            .int(header::HOPS, 0, i64::from(u32::MAX))
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0),
+        hops: read.int(header::HOPS, 0, i64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         version: read.text(header::VERSION).map(|text| cut(text, 64)),
         trace: trace.map(Arc::new),
         progress,
@@ -311,11 +271,7 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
 
 /// Seconds are accepted: what would be before March 1973 in milliseconds is taken as seconds.
 fn timestamp_of(raw: u64) -> Timestamp {
-    Timestamp::from_millis(if raw < 100_000_000_000 {
-        raw.saturating_mul(1000)
-    } else {
-        raw
-    })
+    Timestamp::from_millis(if raw < 100_000_000_000 { raw.saturating_mul(1000) } else { raw })
 }
 
 fn cut(text: &str, max: usize) -> Arc<str> {
@@ -330,10 +286,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     #[cold]
     fn anomaly(&mut self, part: &'static str, problem: &str) {
-        self.anomalies.push(Anomaly {
-            part,
-            problem: problem.to_owned(),
-        });
+        self.anomalies.push(Anomaly { part, problem: problem.to_owned() });
     }
 
     fn text(&mut self, name: &'static str) -> Option<&'a str> {
@@ -421,10 +374,7 @@ impl<'a> Reader<'a> {
         match kind {
             Some(kind) if kind != own => {
                 if Some(kind) != event {
-                    self.anomaly(
-                        "type",
-                        "is not what this queue is for: the queue's handler decides",
-                    );
+                    self.anomaly("type", "is not what this queue is for: the queue's handler decides");
                 }
                 if let Ok(name) = EventName::unchecked_verb(kind) {
                     return MessageName::Event(name);
@@ -462,10 +412,7 @@ pub fn decode(head: &[u8], body: Bytes, reading: Reading<'_>) -> (Envelope, Vec<
             let (envelope, mut anomalies) = assemble(&Parts::default(), body, reading);
             anomalies.insert(
                 0,
-                Anomaly {
-                    part: "headers",
-                    problem: format!("are unreadable ({error}): ignored"),
-                },
+                Anomaly { part: "headers", problem: format!("are unreadable ({error}): ignored") },
             );
             (envelope, anomalies)
         }
@@ -482,11 +429,7 @@ mod tests {
     const QUEUE: &str = "pheidi.email.send";
 
     fn reading(queue: &QueueName) -> Reading<'_> {
-        Reading {
-            queue,
-            now: Timestamp::from_millis(1_700_000_000_000),
-            random: [7; 10],
-        }
+        Reading { queue, now: Timestamp::from_millis(1_700_000_000_000), random: [7; 10] }
     }
 
     fn full(body: &'static [u8]) -> Envelope {
@@ -526,11 +469,7 @@ mod tests {
             },
             report: Some(Box::new(Report {
                 queue: QueueName::parse(QUEUE).unwrap(),
-                gave_up: GaveUp {
-                    reason: GaveUpReason::Stopped,
-                    error: "y".into(),
-                    attempts: 1,
-                },
+                gave_up: GaveUp { reason: GaveUpReason::Stopped, error: "y".into(), attempts: 1 },
                 recovery: Recovery::Failed("z".into()),
                 at: Timestamp::from_millis(9),
                 fingerprint: "f".into(),
@@ -576,26 +515,17 @@ mod tests {
         let parts: Vec<_> = anomalies.iter().map(|a| a.part).collect();
         assert_eq!(parts, ["tid", "message_id", "type"]);
         let with_tid = Bytes::from_static(br#"{"tid":"n-1"}"#);
-        let later = Reading {
-            now: Timestamp::from_millis(1_800_000_000_000),
-            ..reading(&queue)
-        };
+        let later = Reading { now: Timestamp::from_millis(1_800_000_000_000), ..reading(&queue) };
         let (b, _) = assemble(&Parts::default(), with_tid.clone(), reading(&queue));
         let (c, _) = assemble(&Parts::default(), with_tid, later);
-        assert_eq!(
-            b.id, c.id,
-            "the same message gets the same id when it comes again"
-        );
+        assert_eq!(b.id, c.id, "the same message gets the same id when it comes again");
     }
 
     #[test]
     fn forged_headers_are_not_believed() {
         let queue = QueueName::parse(QUEUE).unwrap();
         let forged = |name: &str, value: HeaderValue| {
-            let parts = Parts {
-                headers: [(name.to_owned(), value)].into(),
-                ..Parts::default()
-            };
+            let parts = Parts { headers: [(name.to_owned(), value)].into(), ..Parts::default() };
             assemble(&parts, Bytes::from_static(b"{}"), reading(&queue))
         };
         for value in [
@@ -608,31 +538,10 @@ mod tests {
             assert_eq!(read.progress.attempt, 1);
             assert!(anomalies.iter().any(|a| a.part == header::ATTEMPT));
         }
-        assert_eq!(
-            forged(header::ATTEMPT, HeaderValue::Int(i64::MAX))
-                .0
-                .progress
-                .attempt,
-            1_000_000
-        );
-        assert_eq!(
-            forged(header::PHASE, HeaderValue::Text("root".into()))
-                .0
-                .progress
-                .phase,
-            Phase::Run
-        );
-        assert_eq!(
-            forged(header::HISTORY, HeaderValue::Text("[[[".into()))
-                .0
-                .progress
-                .history,
-            []
-        );
-        assert_eq!(
-            forged(header::REPORT, HeaderValue::Text("{}".into())).0.report,
-            None
-        );
+        assert_eq!(forged(header::ATTEMPT, HeaderValue::Int(i64::MAX)).0.progress.attempt, 1_000_000);
+        assert_eq!(forged(header::PHASE, HeaderValue::Text("root".into())).0.progress.phase, Phase::Run);
+        assert_eq!(forged(header::HISTORY, HeaderValue::Text("[[[".into())).0.progress.history, []);
+        assert_eq!(forged(header::REPORT, HeaderValue::Text("{}".into())).0.report, None);
         assert_eq!(forged(header::DUE, HeaderValue::Int(-1)).0.progress.due, None);
         let (read, _) = forged("x-death", HeaderValue::Text("x".into()));
         assert!(!parts(&read).headers.contains_key("x-death"), "is not passed on");

@@ -15,11 +15,8 @@ const RUNNABLE: &str = include_str!("data/runnable-event-names.txt");
 fn the_names_of_the_first_ponos_are_good_but_for_two() {
     let names: Vec<&str> = RUNNABLE.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(names.len(), 20);
-    let refused: Vec<String> = names
-        .iter()
-        .filter_map(|name| check_event(name).err())
-        .map(|error| error.to_string())
-        .collect();
+    let refused: Vec<String> =
+        names.iter().filter_map(|name| check_event(name).err()).map(|error| error.to_string()).collect();
     assert_eq!(
         refused,
         [
@@ -31,12 +28,7 @@ fn the_names_of_the_first_ponos_are_good_but_for_two() {
         ]
     );
     for name in names {
-        assert_eq!(
-            EventName::unchecked_verb(name)
-                .map(|name| name.to_string())
-                .as_deref(),
-            Ok(name)
-        );
+        assert_eq!(EventName::unchecked_verb(name).map(|name| name.to_string()).as_deref(), Ok(name));
     }
 }
 
@@ -64,15 +56,9 @@ fn the_examples_of_the_wire_are_good() {
 
 #[test]
 fn the_tense_is_the_only_rule_that_can_be_switched_off() {
-    assert_eq!(
-        check_task("api.user.created").unwrap_err().kind(),
-        NameErrorKind::TaskPast
-    );
+    assert_eq!(check_task("api.user.created").unwrap_err().kind(), NameErrorKind::TaskPast);
     assert_eq!(check_task_unchecked_verb("api.user.created"), Ok(()));
-    assert_eq!(
-        check_event("user.create").unwrap_err().kind(),
-        NameErrorKind::EventNotPast
-    );
+    assert_eq!(check_event("user.create").unwrap_err().kind(), NameErrorKind::EventNotPast);
     assert_eq!(check_event_unchecked_verb("user.create"), Ok(()));
     for (name, kind) in [
         ("", NameErrorKind::Empty),
@@ -81,11 +67,7 @@ fn the_tense_is_the_only_rule_that_can_be_switched_off() {
         ("retry.create", NameErrorKind::Reserved),
         ("user.7", NameErrorKind::NumericVerb),
     ] {
-        assert_eq!(
-            check_event_unchecked_verb(name).unwrap_err().kind(),
-            kind,
-            "{name}"
-        );
+        assert_eq!(check_event_unchecked_verb(name).unwrap_err().kind(), kind, "{name}");
     }
 }
 
@@ -108,12 +90,7 @@ fn near_name() -> impl Strategy<Value = String> {
         1 => "[A-Za-z_\u{e9}\u{1f600}\n ]{1,3}",
     ];
     (prop::collection::vec((word, prop::sample::select(vec![".", ".", ".", "-", "_"])), 1..7))
-        .prop_map(|parts| {
-            parts
-                .iter()
-                .flat_map(|(word, sep)| [word.as_str(), sep])
-                .collect::<String>()
-        })
+        .prop_map(|parts| parts.iter().flat_map(|(word, sep)| [word.as_str(), sep]).collect::<String>())
         .prop_map(|mut name| {
             name.pop();
             name

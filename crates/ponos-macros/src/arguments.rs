@@ -11,6 +11,8 @@ use syn::{LitStr, Path, Token, Type, parenthesized, token};
 
 use crate::mistakes::Mistakes;
 
+syn::custom_keyword!(unchecked);
+
 /// Which attribute is being expanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attribute {
@@ -29,6 +31,8 @@ pub(crate) struct Arguments {
     pub(crate) app: Option<Path>,
     pub(crate) state: Option<Type>,
     pub(crate) emits: Vec<Path>,
+    /// Reading has stopped at a mistake, so what is missing may only not have been read.
+    pub(crate) cut_short: bool,
 }
 
 /// An argument other than the name.
@@ -109,11 +113,17 @@ impl Arguments {
         let read = |input: ParseStream<'_>| arguments.read(attribute, input, mistakes);
         if let Err(error) = read.parse2(tokens) {
             mistakes.add(error);
+            arguments.cut_short = true;
         }
         arguments
     }
 
-    fn read(&mut self, attribute: Attribute, input: ParseStream<'_>, mistakes: &mut Mistakes) -> syn::Result<()> {
+    fn read(
+        &mut self,
+        attribute: Attribute,
+        input: ParseStream<'_>,
+        mistakes: &mut Mistakes,
+    ) -> syn::Result<()> {
         let mut seen = Vec::new();
         while !input.is_empty() {
             if attribute != Attribute::Data && input.peek(LitStr) {
@@ -146,7 +156,11 @@ impl Arguments {
     ) -> syn::Result<()> {
         let wrong = |input: ParseStream<'_>| {
             let text = format!("`{}` takes {}: `{}`", key.word(), key.wants(), key.form());
-            if input.is_empty() { syn::Error::new(span, text) } else { input.error(text) }
+            if input.is_empty() {
+                syn::Error::new(span, text)
+            } else {
+                input.error(text)
+            }
         };
         if key == Key::Emits {
             if !input.peek(token::Paren) {
@@ -172,13 +186,11 @@ impl Arguments {
         match key {
             Key::App => self.app = Some(input.parse()?),
             Key::State => self.state = Some(input.parse()?),
-            _ => {
-                if input.fork().call(Ident::parse_any).is_ok_and(|word| word != "unchecked") {
-                    return Err(wrong(input));
-                }
-                input.call(Ident::parse_any)?;
+            Key::Verb if input.peek(unchecked) => {
+                input.parse::<unchecked>()?;
                 self.unchecked_verb = true;
             }
+            Key::Verb | Key::Emits => return Err(wrong(input)),
         }
         Ok(())
     }
@@ -192,9 +204,6 @@ fn read_key(attribute: Attribute, input: ParseStream<'_>) -> syn::Result<(Key, S
     let word = input.call(Ident::parse_any)?;
     match attribute.keys().iter().find(|key| word == key.word()) {
         Some(key) => Ok((*key, word.span())),
-        None if attribute == Attribute::Data => {
-            Err(syn::Error::new(word.span(), format!("`{attribute}` takes {takes}")))
-        }
         None => {
             let text = format!("`{attribute}` has no argument `{word}`; it takes {takes}");
             Err(syn::Error::new(word.span(), text))
@@ -204,4 +213,77 @@ fn read_key(attribute: Attribute, input: ParseStream<'_>) -> syn::Result<(Key, S
 
 fn same(a: &Path, b: &Path) -> bool {
     a.to_token_stream().to_string() == b.to_token_stream().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    fn parse(attribute: Attribute, tokens: TokenStream) -> (Arguments, Vec<String>) {
+        let mut mistakes = Mistakes::default();
+        let arguments = Arguments::parse(attribute, tokens, &mut mistakes);
+        (arguments, mistakes.texts())
+    }
+
+    #[test]
+    fn arguments_are_read_in_any_order() {
+        let tokens = quote!(
+            emits(contracts::A, B,),
+            verb = unchecked,
+            app = crate::Billing,
+            "billing.card.charge",
+        );
+        let (arguments, mistakes) = parse(Attribute::Task, tokens);
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert_eq!(arguments.name.unwrap().value(), "billing.card.charge");
+        assert!(arguments.unchecked_verb && !arguments.cut_short);
+        assert_eq!(arguments.app.unwrap().segments.len(), 2);
+        assert_eq!(arguments.emits.len(), 2);
+    }
+
+    #[test]
+    fn a_state_may_be_any_type() {
+        for state in [
+            quote!(Map<String, (u8, u8)>),
+            quote!((A, B)),
+            quote!(Box<dyn Send + Sync>),
+            quote!(()),
+        ] {
+            let (arguments, mistakes) = parse(Attribute::App, quote!("billing", state = #state, emits()));
+            assert!(
+                mistakes.is_empty() && arguments.state.is_some(),
+                "{state}: {mistakes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_wrong_argument_is_reported_once() {
+        for tokens in [
+            quote!("a.b", verb),
+            quote!("a.b", verb =),
+            quote!("a.b", verb = "unchecked"),
+            quote!("a.b", verb(unchecked)),
+            quote!("a.b", 7),
+            quote!("a.b", = 7),
+            quote!("a.b" verb = unchecked),
+            quote!("a.b", verb = unchecked, verb = unchecked),
+            quote!("a.b", unchecked),
+        ] {
+            let (_, mistakes) = parse(Attribute::Event, tokens.clone());
+            assert_eq!(mistakes.len(), 1, "{tokens}: {mistakes:?}");
+        }
+        for tokens in [
+            quote!(emits),
+            quote!(emits[A]),
+            quote!(emits(A B)),
+            quote!(app =),
+            quote!(app = 7),
+        ] {
+            let (_, mistakes) = parse(Attribute::Task, tokens.clone());
+            assert_eq!(mistakes.len(), 1, "{tokens}: {mistakes:?}");
+        }
+    }
 }

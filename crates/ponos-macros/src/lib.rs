@@ -7,8 +7,10 @@
 
 mod app;
 mod arguments;
+mod emits;
 mod event;
 mod mistakes;
+mod naming;
 mod payload;
 mod shape;
 mod task;
@@ -18,23 +20,23 @@ use proc_macro::TokenStream;
 #[doc = include_str!("app.md")]
 #[proc_macro_attribute]
 pub fn app(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    app::expand(arguments.into(), item.into()).into()
+    app::expand(arguments.into(), &item.into()).into()
 }
 
 #[doc = include_str!("event.md")]
 #[proc_macro_attribute]
 pub fn event(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    event::expand(arguments.into(), item.into()).into()
+    event::expand(arguments.into(), &item.into()).into()
 }
 
 #[doc = include_str!("task.md")]
 #[proc_macro_attribute]
 pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    task::expand(arguments.into(), item.into()).into()
+    task::expand(arguments.into(), &item.into()).into()
 }
 
 #[doc = include_str!("data.md")]
 #[proc_macro_attribute]
 pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    payload::expand_data(arguments.into(), item.into()).into()
+    payload::expand_data(arguments.into(), &item.into()).into()
 }

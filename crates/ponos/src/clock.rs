@@ -128,6 +128,10 @@ impl Clock {
     }
 
     /// Runs a handler. A virtual clock takes note of whether it waits for one of its timers or for something outside.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(unused_variables, reason = "the name is for a virtual clock")
+    )]
     pub(crate) async fn handler<F: Future>(&self, name: &str, future: F) -> F::Output {
         match &self.time {
             Time::Real(_) => future.await,

@@ -30,6 +30,20 @@ pub(crate) struct Local {
     pub(crate) http: crate::http::Client,
 }
 
+impl Local {
+    /// What the handlers of `app` share, where nothing else is said.
+    pub(crate) fn new(app: AppName, clock: Clock) -> Self {
+        Self {
+            app,
+            version: None,
+            host: crate::service::host(),
+            #[cfg(feature = "reqwest")]
+            http: crate::http::Client::new(crate::http::HttpOptions::default(), clock.clone()),
+            clock,
+        }
+    }
+}
+
 /// One attempt at one job.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -87,7 +101,7 @@ impl Job {
     }
 
     fn emit<E: Event>(&self, event: &E) -> Result<(), EncodeError> {
-        let name = event_name::<E>();
+        let name = EventName::from_checked(E::NAME);
         let body = body::encode(&self.envelope.tid, event)?;
         self.late(self.buffer(Destination::Event(name.clone()), MessageName::Event(name), body), E::NAME);
         Ok(())
@@ -95,9 +109,12 @@ impl Job {
 
     /// Buffers a task of the own application.
     pub(crate) fn create(&self, name: &'static str, body: Bytes) {
-        let name = TaskName::from_static(name).unwrap_or_else(|_| unreachable!("task names are checked by the macro"));
+        let name = TaskName::from_checked(name);
         let queue = QueueName::task(&name);
-        self.late(self.buffer(Destination::Queue(queue), MessageName::Task(name.clone()), body), name.as_str());
+        self.late(
+            self.buffer(Destination::Queue(queue), MessageName::Task(name.clone()), body),
+            name.as_str(),
+        );
     }
 
     fn late(&self, buffered: Result<(), Ended>, name: &str) {
@@ -114,11 +131,6 @@ impl Job {
 /// The attempt has ended; nothing can be published through it any more.
 #[derive(Debug)]
 pub(crate) struct Ended;
-
-/// The name of an event type.
-pub(crate) fn event_name<E: Event>() -> EventName {
-    EventName::unchecked_verb(E::NAME).unwrap_or_else(|_| unreachable!("event names are checked by the macro"))
-}
 
 /// A message that is published now.
 pub(crate) fn new_envelope(
@@ -269,18 +281,12 @@ impl<T: Task> TaskCx<T> {
     #[must_use]
     pub fn test(state: <T::App as App>::State) -> Self {
         let clock = Clock::real();
-        let task = TaskName::unchecked_verb(T::NAME).unwrap_or_else(|_| unreachable!("task names are checked by the macro"));
-        let local = Arc::new(Local {
-            app: task.app(),
-            version: None,
-            host: "test".into(),
-            #[cfg(feature = "reqwest")]
-            http: crate::http::Client::new(crate::http::HttpOptions::default(), clock.clone()),
-            clock: clock.clone(),
-        });
+        let task = TaskName::from_checked(T::NAME);
+        let local = Arc::new(Local::new(task.app(), clock.clone()));
         let cause = Cause::root(clock.new_tid());
         let name = MessageName::Task(task.clone());
-        let envelope = new_envelope(&local, &cause, clock.new_message_id(), name, None, Bytes::from_static(b"{}"));
+        let envelope =
+            new_envelope(&local, &cause, clock.new_message_id(), name, None, Bytes::from_static(b"{}"));
         let job = Job::new(local, QueueName::task(&task), Arc::new(envelope));
         Self { job: Arc::new(job), state: Arc::new(state) }
     }

@@ -51,7 +51,7 @@ pub trait Event: Payload {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a task",
     label = "not a task",
-    note = "a task is declared with `#[task(\"app.model.verb\", app = App)]`"
+    note = "a task is declared with `#[task(\"app.model.verb\", app = App)]`; to act on an event, make a task of it in a reaction: `.on(reaction)`"
 )]
 pub trait Task: Payload {
     /// The task's name, which is also its queue's.
@@ -78,13 +78,14 @@ pub trait EmittedBy<By: ?Sized>: Event {}
     label = "a task of another application, or no task",
     note = "only the application that owns a task creates and serves it: emit an event, and let the owner react to it with a task of its own"
 )]
-pub trait OwnedBy<A: ?Sized>: Task {}
+pub trait OwnedBy<A>: Task<App = A> {}
 
 /// What a reaction of the application `A` may return: a task, or an `Option`, a `Vec` or a tuple of tasks.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a reaction of `{A}` can return",
     label = "a reaction returns tasks of `{A}`",
-    note = "a reaction is a plain `fn(Event) -> Task` (or `Option`, `Vec`, a tuple of tasks of `{A}`): it is not async, has no state and publishes nothing; do the work in the task's handler"
+    note = "a reaction is a plain `fn(Event) -> Task` (or `Option`, `Vec`, a tuple of tasks of `{A}`): it is not async, has no state and publishes nothing; do the work in the task's handler",
+    note = "what another application is to do, that application makes of the same event, in a reaction of its own"
 )]
 pub trait IntoTasks<A: ?Sized> {
     /// The names of the tasks that it can be.

@@ -1,20 +1,23 @@
 //! Publishing from outside a handler: an HTTP API, a webhook, a command.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ponos_core::Bytes;
 use ponos_core::body::{self, EncodeError};
-use ponos_core::broker::{Broker, BrokerError, Destination, Outgoing, Published, Topology};
+use ponos_core::broker::{BoxFuture, Broker, BrokerError, Destination, Outgoing, Published, Topology};
 use ponos_core::envelope::{Cause, MessageName};
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::journal::{PublishedRecord, Record, What};
 use ponos_core::name::{EventName, QueueName, TaskName};
 
-use crate::context::{Local, event_name, new_envelope};
-use crate::message::{App, EmittedBy, OwnedBy};
+use crate::context::{Local, new_envelope};
+use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
 
 /// How long a publish is tried before it is reported as failed.
 pub(crate) const PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
@@ -41,6 +44,27 @@ struct Inner {
 impl<A> Clone for Publisher<A> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), cause: self.cause.clone(), app: PhantomData }
+    }
+}
+
+/// A message on its way; await it to know that the broker has confirmed it.
+///
+/// The payload is serialised when this is made. Its type does not depend on the payload's, so that the compiler reports
+/// an event that was not declared once, where it is emitted.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Publishing<'a>(BoxFuture<'a, Result<Receipt, PublishError>>);
+
+impl std::fmt::Debug for Publishing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publishing")
+    }
+}
+
+impl Future for Publishing<'_> {
+    type Output = Result<Receipt, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
     }
 }
 
@@ -82,12 +106,14 @@ pub enum PublishError {
     },
 }
 
-impl<A: App> Publisher<A> {
+impl<A> Publisher<A> {
     pub(crate) fn new(local: Arc<Local>, broker: Arc<dyn Broker>) -> Self {
         let inner = Inner { local, broker, declared: Mutex::new(HashSet::new()) };
         Self { inner: Arc::new(inner), cause: None, app: PhantomData }
     }
+}
 
+impl<A: App> Publisher<A> {
     /// Connects a process that only publishes.
     ///
     /// # Errors
@@ -95,7 +121,7 @@ impl<A: App> Publisher<A> {
     /// When the broker cannot be used; the error says why.
     pub async fn connect(broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
-        let local = crate::service::local_of::<A>(None, crate::clock::Clock::real());
+        let local = Local::new(crate::service::app_name::<A>(), crate::clock::Clock::real());
         Ok(Self::new(Arc::new(local), broker))
     }
 
@@ -113,12 +139,9 @@ impl<A: App> Publisher<A> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves open whether the event was published.
-    pub async fn emit<E: EmittedBy<A>>(&self, event: E) -> Result<Receipt, PublishError> {
-        let cause = self.cause();
-        let body = body::encode(&cause.tid, &event)?;
-        let name = event_name::<E>();
-        self.inner.publish(&cause, Destination::Event(name.clone()), MessageName::Event(name), body).await
+    /// Dropping the future before it is done leaves open whether the event was published.
+    pub fn emit<E: EmittedBy<A>>(&self, event: E) -> Publishing<'_> {
+        self.emit_any(&event)
     }
 
     /// Creates a task of the application, and returns once the broker has confirmed it.
@@ -129,12 +152,42 @@ impl<A: App> Publisher<A> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves open whether the task was created.
-    pub async fn create<T: OwnedBy<A>>(&self, task: T) -> Result<Receipt, PublishError> {
+    /// Dropping the future before it is done leaves open whether the task was created.
+    pub fn create<T: OwnedBy<A>>(&self, task: T) -> Publishing<'_> {
+        self.create_any(&task)
+    }
+}
+
+impl<A> Publisher<A> {
+    /// Emits any event: what tests do in the name of nobody.
+    pub(crate) fn emit_any<E: Event>(&self, event: &E) -> Publishing<'_> {
+        let name = EventName::from_checked(E::NAME);
         let cause = self.cause();
-        let body = body::encode(&cause.tid, &task)?;
-        let name = TaskName::unchecked_verb(T::NAME).unwrap_or_else(|_| unreachable!("task names are checked by the macro"));
-        self.inner.publish(&cause, Destination::Queue(QueueName::task(&name)), MessageName::Task(name), body).await
+        let body = body::encode(&cause.tid, event);
+        self.publishing(cause, Destination::Event(name.clone()), MessageName::Event(name), body)
+    }
+
+    /// Creates any task: what tests do in the name of its application.
+    pub(crate) fn create_any<T: Task>(&self, task: &T) -> Publishing<'_> {
+        let name = TaskName::from_checked(T::NAME);
+        let cause = self.cause();
+        let body = body::encode(&cause.tid, task);
+        self.publishing(cause, Destination::Queue(QueueName::task(&name)), MessageName::Task(name), body)
+    }
+
+    fn publishing(
+        &self,
+        cause: Cause,
+        to: Destination,
+        name: MessageName,
+        body: Result<Bytes, EncodeError>,
+    ) -> Publishing<'_> {
+        Publishing(Box::pin(async move { self.inner.publish(&cause, to, name, body?).await }))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn clock(&self) -> crate::clock::Clock {
+        self.inner.local.clock.clone()
     }
 
     fn cause(&self) -> Cause {
@@ -143,7 +196,13 @@ impl<A: App> Publisher<A> {
 }
 
 impl Inner {
-    async fn publish(&self, cause: &Cause, to: Destination, name: MessageName, body: Bytes) -> Result<Receipt, PublishError> {
+    async fn publish(
+        &self,
+        cause: &Cause,
+        to: Destination,
+        name: MessageName,
+        body: Bytes,
+    ) -> Result<Receipt, PublishError> {
         let id = self.local.clock.new_message_id();
         let envelope = new_envelope(&self.local, cause, id, name.clone(), None, body);
         self.declare(&to, &name).await?;
@@ -251,16 +310,12 @@ impl RawPublisher {
     /// # Errors
     ///
     /// When the broker cannot be used.
-    pub async fn connect(app: ponos_core::name::AppName, broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
+    pub async fn connect(
+        app: ponos_core::name::AppName,
+        broker: impl Into<crate::Broker>,
+    ) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
-        let local = Local {
-            app,
-            version: None,
-            host: crate::service::host(),
-            #[cfg(feature = "reqwest")]
-            http: crate::http::Client::new(crate::http::HttpOptions::default(), crate::clock::Clock::real()),
-            clock: crate::clock::Clock::real(),
-        };
+        let local = Local::new(app, crate::clock::Clock::real());
         Ok(Self { inner: Inner { local: Arc::new(local), broker, declared: Mutex::new(HashSet::new()) } })
     }
 

@@ -46,10 +46,7 @@ impl DecodeError {
     }
 
     fn new(kind: DecodeErrorKind, problem: impl Into<String>) -> Self {
-        Self {
-            kind,
-            problem: problem.into(),
-        }
+        Self { kind, problem: problem.into() }
     }
 }
 
@@ -158,19 +155,14 @@ fn explain<T: DeserializeOwned>(text: &str, error: &serde_json::Error) -> Decode
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let problem = match serde_path_to_error::deserialize::<_, T>(HideTid(&mut json)) {
-        Err(e) => format!(
-            "at `{}`: {}",
-            e.path().to_string().escape_debug(),
-            e.inner().to_string().escape_debug()
-        ),
+        Err(e) => {
+            format!("at `{}`: {}", e.path().to_string().escape_debug(), e.inner().to_string().escape_debug())
+        }
         Ok(_) => error.to_string().escape_debug().to_string(),
     };
     DecodeError::new(
         DecodeErrorKind::Schema,
-        format!(
-            "the body does not fit `{}`: {problem}",
-            std::any::type_name::<T>()
-        ),
+        format!("the body does not fit `{}`: {problem}", std::any::type_name::<T>()),
     )
 }
 
@@ -331,18 +323,12 @@ mod tests {
         ] {
             assert_eq!(
                 decode::<Strict>(body.as_bytes()).unwrap(),
-                Strict {
-                    org: "a".into(),
-                    cents: 1
-                },
+                Strict { org: "a".into(), cents: 1 },
                 "{body}"
             );
         }
         assert_eq!(object(br#"{"tid":"t","a":1}"#).unwrap().len(), 1);
-        assert_eq!(
-            decode::<Nothing>(br#"{"tid":"t","more":[1,{}]}"#).unwrap(),
-            Nothing
-        );
+        assert_eq!(decode::<Nothing>(br#"{"tid":"t","more":[1,{}]}"#).unwrap(), Nothing);
         assert_eq!(decode::<Nothing>(b"{}").unwrap(), Nothing);
     }
 
@@ -357,33 +343,21 @@ mod tests {
         assert_eq!(kind::<Strict>(b"[1]"), DecodeErrorKind::NotAnObject);
         assert_eq!(kind::<Strict>(b"7"), DecodeErrorKind::NotAnObject);
         assert_eq!(kind::<Nothing>(b"null"), DecodeErrorKind::NotAnObject);
-        assert_eq!(
-            kind::<Strict>(&vec![b' '; MAX_BODY + 1]),
-            DecodeErrorKind::TooLarge
-        );
+        assert_eq!(kind::<Strict>(&vec![b' '; MAX_BODY + 1]), DecodeErrorKind::TooLarge);
         let error = decode::<Strict>(br#"{"org":"a","cents":"x"}"#).unwrap_err();
         assert_eq!(error.kind(), DecodeErrorKind::Schema);
         assert!(error.to_string().contains("at `cents`"), "{error}");
-        assert_eq!(
-            kind::<Strict>(br#"{"org":"a","cents":1,"more":1}"#),
-            DecodeErrorKind::Schema
-        );
+        assert_eq!(kind::<Strict>(br#"{"org":"a","cents":1,"more":1}"#), DecodeErrorKind::Schema);
     }
 
     #[test]
     fn depth_is_limited_even_in_a_field_nobody_reads() {
         let nested = |n: usize| format!("{{\"y\":{}1{}}}", "[".repeat(n), "]".repeat(n));
         assert_eq!(kind::<Loose>(nested(10_000).as_bytes()), DecodeErrorKind::TooDeep);
-        assert_eq!(
-            kind::<Loose>(nested(MAX_DEPTH).as_bytes()),
-            DecodeErrorKind::TooDeep
-        );
+        assert_eq!(kind::<Loose>(nested(MAX_DEPTH).as_bytes()), DecodeErrorKind::TooDeep);
         assert_eq!(decode::<Loose>(nested(MAX_DEPTH - 1).as_bytes()).unwrap().x, 0);
         let flat = format!("{{\"y\":{:?}}}", "[".repeat(10_000));
-        assert!(
-            decode::<Loose>(flat.as_bytes()).is_ok(),
-            "brackets in a text are no depth"
-        );
+        assert!(decode::<Loose>(flat.as_bytes()).is_ok(), "brackets in a text are no depth");
     }
 
     #[test]
@@ -391,15 +365,7 @@ mod tests {
         assert_eq!(tid(br#"{"a":1,"tid":"t-9"}"#).unwrap().to_string(), "t-9");
         assert_eq!(tid(br#"{"tid":12}"#).unwrap().to_string(), "12");
         let huge = format!(r#"{{"tid":"{}"}}"#, "x".repeat(1_000_000));
-        for body in [
-            r#"{"tid":{}}"#,
-            r#"{"tid":""}"#,
-            r#"{"tid":null}"#,
-            "{}",
-            "[]",
-            "nope",
-            &huge,
-        ] {
+        for body in [r#"{"tid":{}}"#, r#"{"tid":""}"#, r#"{"tid":null}"#, "{}", "[]", "nope", &huge] {
             assert_eq!(tid(body.as_bytes()), None);
         }
     }

@@ -30,13 +30,8 @@ pub struct EncodeError {
 pub fn encode<T: Serialize + ?Sized>(tid: &Tid, payload: &T) -> Result<Bytes, EncodeError> {
     let mut out = Vec::with_capacity(192);
     let mut json = serde_json::Serializer::new(&mut out);
-    let fail = |problem: String| EncodeError {
-        payload: std::any::type_name::<T>(),
-        problem,
-    };
-    payload
-        .serialize(Object { tid, json: &mut json })
-        .map_err(|e| fail(e.to_string()))?;
+    let fail = |problem: String| EncodeError { payload: std::any::type_name::<T>(), problem };
+    payload.serialize(Object { tid, json: &mut json }).map_err(|e| fail(e.to_string()))?;
     if out.len() > MAX_BODY {
         return Err(fail(format!(
             "its body has {} bytes, the limit is {MAX_BODY}: send a reference to the data instead of the data",
@@ -56,10 +51,7 @@ impl<'a> Object<'a> {
     fn open(self) -> Result<Fields<'a>, serde_json::Error> {
         let mut map = self.json.serialize_map(None)?;
         map.serialize_entry("tid", self.tid)?;
-        Ok(Fields {
-            map,
-            key_is_tid: false,
-        })
+        Ok(Fields { map, key_is_tid: false })
     }
 }
 
@@ -77,9 +69,7 @@ fn second_tid() -> serde_json::Error {
 }
 
 fn no_object(what: impl fmt::Display) -> serde_json::Error {
-    ser::Error::custom(format!(
-        "it is {what}, a message is a JSON object: use a struct with named fields"
-    ))
+    ser::Error::custom(format!("it is {what}, a message is a JSON object: use a struct with named fields"))
 }
 
 impl SerializeStruct for Fields<'_> {
@@ -243,9 +233,7 @@ impl<'a> Serializer for Object<'a> {
         _: &'static str,
         _: usize,
     ) -> Result<Self::SerializeTupleVariant, Self::Error> {
-        Err(no_object(
-            "an externally tagged enum, whose other variants are no objects",
-        ))
+        Err(no_object("an externally tagged enum, whose other variants are no objects"))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Self::Error> {
@@ -263,9 +251,7 @@ impl<'a> Serializer for Object<'a> {
         _: &'static str,
         _: usize,
     ) -> Result<Self::SerializeStructVariant, Self::Error> {
-        Err(no_object(
-            "an externally tagged enum, whose other variants are no objects",
-        ))
+        Err(no_object("an externally tagged enum, whose other variants are no objects"))
     }
 }
 
@@ -282,9 +268,7 @@ mod tests {
     }
 
     fn text<T: Serialize>(payload: &T) -> Result<String, String> {
-        encode(&tid(), payload)
-            .map(|b| String::from_utf8(b.to_vec()).unwrap())
-            .map_err(|e| e.to_string())
+        encode(&tid(), payload).map(|b| String::from_utf8(b.to_vec()).unwrap()).map_err(|e| e.to_string())
     }
 
     #[derive(Serialize)]
@@ -311,33 +295,19 @@ mod tests {
     #[test]
     fn the_tid_is_the_first_field() {
         assert_eq!(
-            text(&Paid {
-                org: "acme",
-                more: [("a", 1)].into()
-            })
-            .unwrap(),
+            text(&Paid { org: "acme", more: [("a", 1)].into() }).unwrap(),
             r#"{"tid":"t-1","org":"acme","a":1}"#
         );
         assert_eq!(text(&Nothing).unwrap(), r#"{"tid":"t-1"}"#);
-        assert_eq!(
-            text(&Tagged::A { x: 1 }).unwrap(),
-            r#"{"tid":"t-1","kind":"A","x":1}"#
-        );
-        assert_eq!(
-            text(&serde_json::json!({"x": 1})).unwrap(),
-            r#"{"tid":"t-1","x":1}"#
-        );
+        assert_eq!(text(&Tagged::A { x: 1 }).unwrap(), r#"{"tid":"t-1","kind":"A","x":1}"#);
+        assert_eq!(text(&serde_json::json!({"x": 1})).unwrap(), r#"{"tid":"t-1","x":1}"#);
     }
 
     #[test]
     fn a_second_tid_is_refused_and_the_error_names_the_type() {
         for error in [
             text(&Shadow { tid: 1 }).unwrap_err(),
-            text(&Paid {
-                org: "",
-                more: [("tid", 1)].into(),
-            })
-            .unwrap_err(),
+            text(&Paid { org: "", more: [("tid", 1)].into() }).unwrap_err(),
         ] {
             assert!(error.contains("rename the field"), "{error}");
         }

@@ -187,11 +187,7 @@ pub(super) fn diagnose(name: &str, what: What, verb: Verb) -> Result<(), Fault> 
         }
         (Verb::Checked, _) => {
             let word = last.split('-').next().unwrap_or(last);
-            if tense::of(word) == Tense::Past {
-                Err(Fault::Past)
-            } else {
-                Ok(())
-            }
+            if tense::of(word) == Tense::Past { Err(Fault::Past) } else { Ok(()) }
         }
     }
 }
@@ -279,10 +275,7 @@ mod tests {
         assert_eq!(event("died"), Err(Fault::Segments(1)));
         assert_eq!(task("user.create"), Err(Fault::Segments(2)));
         assert_eq!(app("my.app"), Err(Fault::Segments(2)));
-        assert_eq!(
-            diagnose("pheidi", What::Queue, Verb::Checked),
-            Err(Fault::Segments(1))
-        );
+        assert_eq!(diagnose("pheidi", What::Queue, Verb::Checked), Err(Fault::Segments(1)));
     }
 
     #[test]
@@ -303,10 +296,7 @@ mod tests {
             let tail = if what == What::App { "" } else { ".user.died" };
             for verb in [Verb::Checked, Verb::Unchecked] {
                 assert_eq!(diagnose(&format!("amq{tail}"), what, verb), Err(Fault::Broker));
-                assert_eq!(
-                    diagnose(&format!("ponos{tail}"), what, verb),
-                    Err(Fault::Framework)
-                );
+                assert_eq!(diagnose(&format!("ponos{tail}"), what, verb), Err(Fault::Framework));
             }
         }
         assert_eq!(event("amqp.connection.lost"), Ok(()));
@@ -327,18 +317,9 @@ mod tests {
         assert_eq!(event("draft.discarded"), Ok(()));
         assert_eq!(task("api.job.retry"), Ok(()));
         // … but with the exchanges `{app}.unroutable` and `{app}.retry.{ms}`.
-        assert_eq!(
-            diagnose("api.unroutable", What::Event, Verb::Unchecked),
-            Err(Fault::Unroutable)
-        );
-        assert_eq!(
-            diagnose("api.retry.250", What::Event, Verb::Unchecked),
-            Err(Fault::NumericVerb)
-        );
-        assert_eq!(
-            diagnose("mail.letter.unroutable", What::Event, Verb::Unchecked),
-            Ok(())
-        );
+        assert_eq!(diagnose("api.unroutable", What::Event, Verb::Unchecked), Err(Fault::Unroutable));
+        assert_eq!(diagnose("api.retry.250", What::Event, Verb::Unchecked), Err(Fault::NumericVerb));
+        assert_eq!(diagnose("mail.letter.unroutable", What::Event, Verb::Unchecked), Ok(()));
     }
 
     #[test]
@@ -350,27 +331,13 @@ mod tests {
 
     #[test]
     fn the_tense_tells_events_from_tasks() {
-        for name in [
-            "org.payment.processed",
-            "github.pull-request.converted-to-draft",
-            "password.reset",
-        ] {
+        for name in ["org.payment.processed", "github.pull-request.converted-to-draft", "password.reset"] {
             assert_eq!(event(name), Ok(()), "{name}");
         }
-        for name in [
-            "user.create",
-            "organization.trial.ending",
-            "email.send",
-            "news.feed",
-            "row.embed",
-        ] {
+        for name in ["user.create", "organization.trial.ending", "email.send", "news.feed", "row.embed"] {
             assert_eq!(event(name), Err(Fault::NotPast), "{name}");
         }
-        for name in [
-            "api.user.authorize",
-            "organization.plan.start-trial",
-            "order.item.mark-completed",
-        ] {
+        for name in ["api.user.authorize", "organization.plan.start-trial", "order.item.mark-completed"] {
             assert_eq!(task(name), Ok(()), "{name}");
         }
         assert_eq!(task("api.user.created"), Err(Fault::Past));

@@ -159,11 +159,7 @@ fn message(name: &str, what: What, fault: Fault, suggestions: &[String]) -> Stri
 
 /// The suggestions as a list to print, unless they are too long to help.
 fn example(suggestions: &[String]) -> Option<String> {
-    let short: Vec<_> = suggestions
-        .iter()
-        .filter(|s| s.len() <= 80)
-        .map(|s| format!("`{s}`"))
-        .collect();
+    let short: Vec<_> = suggestions.iter().filter(|s| s.len() <= 80).map(|s| format!("`{s}`")).collect();
     (!short.is_empty()).then(|| short.join(" or "))
 }
 
@@ -245,10 +241,7 @@ mod tests {
             event("died"),
             "event name `died` has 1 segment: an event is `model.verb`, for example `order.created`"
         );
-        assert_eq!(
-            event(""),
-            "event name is empty: an event is `model.verb`, for example `order.created`"
-        );
+        assert_eq!(event(""), "event name is empty: an event is `model.verb`, for example `order.created`");
         assert_eq!(
             event("retry.scheduled"),
             "event name `retry.scheduled` uses `retry` as its model, where Ponos keeps queues of its own: say what it \
@@ -266,10 +259,7 @@ mod tests {
             check_app("ponos").unwrap_err().to_string(),
             "application name `ponos` begins with `ponos`, which belongs to the framework: choose another first segment"
         );
-        assert_eq!(
-            check_queue("amq.gen-1").unwrap_err().kind(),
-            NameErrorKind::Reserved
-        );
+        assert_eq!(check_queue("amq.gen-1").unwrap_err().kind(), NameErrorKind::Reserved);
     }
 
     #[test]

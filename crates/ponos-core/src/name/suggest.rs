@@ -19,11 +19,9 @@ pub(super) fn names(name: &str, what: What, verb: Verb, fault: Fault) -> Vec<Str
             }
         }
         Fault::Segments(_) if what == What::App => vec![name.replace('.', "-")],
-        Fault::NumericVerb => name
-            .rsplit_once('.')
-            .map(|(rest, number)| format!("{rest}-{number}"))
-            .into_iter()
-            .collect(),
+        Fault::NumericVerb => {
+            name.rsplit_once('.').map(|(rest, number)| format!("{rest}-{number}")).into_iter().collect()
+        }
         Fault::NotPast => happened(name),
         Fault::Past => to_do(name).into_iter().collect(),
         Fault::Empty
@@ -67,15 +65,8 @@ fn respell(name: &str) -> Option<String> {
             _ => {}
         }
     }
-    let segments = spelled
-        .split('.')
-        .map(|segment| words(segment).collect::<Vec<_>>().join("-"));
-    Some(
-        segments
-            .filter(|segment| !segment.is_empty())
-            .collect::<Vec<_>>()
-            .join("."),
-    )
+    let segments = spelled.split('.').map(|segment| words(segment).collect::<Vec<_>>().join("-"));
+    Some(segments.filter(|segment| !segment.is_empty()).collect::<Vec<_>>().join("."))
 }
 
 fn words(segment: &str) -> impl Iterator<Item = &str> {
@@ -88,11 +79,7 @@ fn happened(name: &str) -> Vec<String> {
     let front = &name[..name.len() - last.len()];
     let words: Vec<&str> = last.split('-').collect();
     // English puts the verb last (`review-requested`), unless a little word follows it (`converted-to-draft`).
-    let verbs = if words.iter().any(|word| LITTLE_WORDS.contains(word)) {
-        &words[..1]
-    } else {
-        &words[..]
-    };
+    let verbs = if words.iter().any(|word| LITTLE_WORDS.contains(word)) { &words[..1] } else { &words[..] };
     for (i, word) in verbs.iter().enumerate().rev() {
         if let Some(past) = past_of(word) {
             let mut words = words.clone();
@@ -122,9 +109,7 @@ const LITTLE_WORDS: &[&str] = &[
 /// `user.v2.created` of `user.created.v2`.
 fn past_to_the_end(name: &str) -> Option<String> {
     let mut segments: Vec<&str> = name.split('.').collect();
-    let at = segments
-        .iter()
-        .rposition(|s| s.split('-').any(|word| tense::of(word) == Tense::Past))?;
+    let at = segments.iter().rposition(|s| s.split('-').any(|word| tense::of(word) == Tense::Past))?;
     if at == 0 {
         return None;
     }
@@ -155,19 +140,13 @@ fn past_of(word: &str) -> Option<String> {
         return Some(regular_past(word));
     }
     let stem = word.strip_suffix("ing").filter(|stem| stem.contains(is_vowel))?;
-    let bases = [
-        Some(stem.to_owned()),
-        Some(format!("{stem}e")),
-        undouble(stem).map(str::to_owned),
-    ];
+    let bases = [Some(stem.to_owned()), Some(format!("{stem}e")), undouble(stem).map(str::to_owned)];
     let known = bases.into_iter().flatten().find_map(|base| past_of_base(&base));
-    Some(known.unwrap_or_else(|| {
-        if ends_in_consonant_y(stem) {
-            regular_past(stem)
-        } else {
-            format!("{stem}ed")
-        }
-    }))
+    Some(
+        known.unwrap_or_else(|| {
+            if ends_in_consonant_y(stem) { regular_past(stem) } else { format!("{stem}ed") }
+        }),
+    )
 }
 
 fn past_of_base(word: &str) -> Option<String> {
@@ -176,10 +155,7 @@ fn past_of_base(word: &str) -> Option<String> {
     } else if in_list(REGULAR, word) {
         Some(regular_past(word))
     } else {
-        PARTICIPLES
-            .iter()
-            .find(|(_, base)| *base == word)
-            .map(|(past, _)| (*past).to_owned())
+        PARTICIPLES.iter().find(|(_, base)| *base == word).map(|(past, _)| (*past).to_owned())
     }
 }
 
@@ -240,12 +216,7 @@ fn regular_base(past: &str) -> Option<String> {
         let own = !in_list(REGULAR, single) && ends_in(stem, &["ll", "ss", "ff", "zz"]);
         return Some(if own { stem } else { single }.to_owned());
     }
-    if ends_in(
-        stem,
-        &[
-            "iz", "is", "v", "u", "bl", "dl", "tl", "pl", "gl", "cl", "dg", "rg",
-        ],
-    ) {
+    if ends_in(stem, &["iz", "is", "v", "u", "bl", "dl", "tl", "pl", "gl", "cl", "dg", "rg"]) {
         return Some(with_e);
     }
     ends_in(
@@ -316,10 +287,7 @@ mod tests {
         ] {
             assert_eq!(event(wrong)[0], right, "{wrong}");
         }
-        assert_eq!(
-            event("dock.unresponsive"),
-            ["dock.unresponsive-reported", "dock.became-unresponsive"]
-        );
+        assert_eq!(event("dock.unresponsive"), ["dock.unresponsive-reported", "dock.became-unresponsive"]);
     }
 
     #[test]

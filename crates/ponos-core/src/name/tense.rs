@@ -56,10 +56,7 @@ pub(super) fn irregular_base(past: &str) -> Option<&'static str> {
 /// `("re", "built")` of `rebuilt`; nothing when what remains is too short to be a verb.
 pub(super) fn split_prefix(word: &str) -> Option<(&'static str, &str)> {
     // The longest wins: `under` before `un`.
-    let prefix = PREFIXES
-        .iter()
-        .filter(|prefix| word.starts_with(**prefix))
-        .max_by_key(|p| p.len())?;
+    let prefix = PREFIXES.iter().filter(|prefix| word.starts_with(**prefix)).max_by_key(|p| p.len())?;
     let stem = &word[prefix.len()..];
     (stem.len() >= 3).then_some((*prefix, stem))
 }
@@ -77,15 +74,7 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted() {
-        let lists = [
-            BOTH,
-            PASTS_IN_EED,
-            NOT_PAST,
-            NOT_PREFIXED,
-            PREFIXES,
-            REGULAR,
-            DOUBLING,
-        ];
+        let lists = [BOTH, PASTS_IN_EED, NOT_PAST, NOT_PREFIXED, PREFIXES, REGULAR, DOUBLING];
         for list in lists {
             assert!(list.windows(2).all(|w| w[0] < w[1]), "{:?}", list[0]);
         }
@@ -96,16 +85,9 @@ mod tests {
 
     #[test]
     fn no_word_is_in_two_lists() {
-        let pasts = [PARTICIPLES, PRETERITES]
-            .into_iter()
-            .flatten()
-            .map(|(past, _)| past);
+        let pasts = [PARTICIPLES, PRETERITES].into_iter().flatten().map(|(past, _)| past);
         let mut seen = HashSet::new();
-        for word in [BOTH, PASTS_IN_EED, NOT_PAST, NOT_PREFIXED, REGULAR]
-            .into_iter()
-            .flatten()
-            .chain(pasts)
-        {
+        for word in [BOTH, PASTS_IN_EED, NOT_PAST, NOT_PREFIXED, REGULAR].into_iter().flatten().chain(pasts) {
             assert!(seen.insert(word), "{word} is listed twice");
         }
     }

@@ -30,23 +30,13 @@ pub struct Backoff {
 impl Backoff {
     /// Delays that start at `min` and double up to 5 min (or up to `min`, if that is longer), plus up to 25 %.
     pub fn exponential(min: Duration) -> Self {
-        Self {
-            min,
-            max: min.max(Duration::from_secs(5 * 60)),
-            factor: 2.0,
-            jitter: 0.25,
-        }
+        Self { min, max: min.max(Duration::from_secs(5 * 60)), factor: 2.0, jitter: 0.25 }
     }
 
     /// The same delay after every attempt, exactly. With [`jitter`](Self::jitter), jobs that failed together do not
     /// return together.
     pub fn constant(delay: Duration) -> Self {
-        Self {
-            min: delay,
-            max: delay,
-            factor: 1.0,
-            jitter: 0.0,
-        }
+        Self { min: delay, max: delay, factor: 1.0, jitter: 0.0 }
     }
 
     /// No delay at all: the next attempt may start at once.
@@ -211,9 +201,7 @@ mod tests {
 
     #[test]
     fn the_default_doubles_from_one_second_to_five_minutes() {
-        let least: Vec<u64> = (1..=11)
-            .map(|attempt| Backoff::default().least(attempt).as_secs())
-            .collect();
+        let least: Vec<u64> = (1..=11).map(|attempt| Backoff::default().least(attempt).as_secs()).collect();
         assert_eq!(least, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(Backoff::default().delay(1, 1 << 63), Duration::from_millis(1_125));
     }
@@ -253,10 +241,7 @@ mod tests {
         }
         for jitter in [-0.1, f64::NAN, 25.0, f64::INFINITY] {
             let text = message(Backoff::default().jitter(jitter));
-            assert!(
-                text.starts_with(&format!("backoff `jitter` is {jitter}: give a share")),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("backoff `jitter` is {jitter}: give a share")), "{text}");
         }
     }
 }

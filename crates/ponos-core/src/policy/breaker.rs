@@ -182,19 +182,13 @@ impl Breaker {
             }
             State::HalfOpen { .. } | State::Open { .. } => return None,
         };
-        Some(Permit {
-            generation: self.generation,
-            probe,
-        })
+        Some(Permit { generation: self.generation, probe })
     }
 
     /// Tells how the job with this `permit` ended; `roll` is 64 random bits, which choose an open time's jitter.
     ///
     /// Only a failure can open a closed breaker: a success that fills the window up to `min_calls` does not.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a permit is used up, so that a job reports once"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up, so that a job reports once")]
     pub fn report(&mut self, permit: Permit, outcome: Outcome, now: Moment, roll: u64) -> Option<Transition> {
         if permit.generation != self.generation {
             return None;
@@ -212,18 +206,12 @@ impl Breaker {
             }
             (State::HalfOpen { successes, .. }, Outcome::Success) => {
                 let successes = successes.saturating_add(1);
-                self.state = State::HalfOpen {
-                    successes,
-                    probing: false,
-                };
+                self.state = State::HalfOpen { successes, probing: false };
                 (successes >= self.config.close_after).then(|| self.close())
             }
             (State::HalfOpen { .. }, Outcome::Failure) => Some(self.open(TripCause::Probe, now, roll)),
             (State::HalfOpen { successes, .. }, Outcome::Ignored) => {
-                self.state = State::HalfOpen {
-                    successes,
-                    probing: false,
-                };
+                self.state = State::HalfOpen { successes, probing: false };
                 None
             }
             // No permit is given while open, so none of this generation can come back.
@@ -265,10 +253,7 @@ impl Breaker {
     }
 
     fn half_open(&mut self) -> Transition {
-        self.enter(State::HalfOpen {
-            successes: 0,
-            probing: false,
-        });
+        self.enter(State::HalfOpen { successes: 0, probing: false });
         Transition::HalfOpened
     }
 
@@ -328,19 +313,11 @@ mod tests {
                 State::Closed => {
                     self.history.push((now, outcome));
                     let part = |moment: Moment| moment.nanos() / (self.config.window.as_nanos() as u64 / 12);
-                    let recent = self
-                        .history
-                        .iter()
-                        .filter(|(then, _)| part(*then) + 12 > part(now));
+                    let recent = self.history.iter().filter(|(then, _)| part(*then) + 12 > part(now));
                     let (calls, failures) = recent.fold((0_u32, 0_u32), |(calls, failures), (_, outcome)| {
                         (calls + 1, failures + u32::from(*outcome == Outcome::Failure))
                     });
-                    let row = self
-                        .history
-                        .iter()
-                        .rev()
-                        .take_while(|(_, o)| *o == Outcome::Failure)
-                        .count();
+                    let row = self.history.iter().rev().take_while(|(_, o)| *o == Outcome::Failure).count();
                     let ratio = f64::from(failures) / f64::from(calls);
                     let trips = outcome == Outcome::Failure
                         && (row >= self.config.consecutive as usize
@@ -363,11 +340,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Start,
-        End {
-            which: usize,
-            outcome: Outcome,
-            roll: u64,
-        },
+        End { which: usize, outcome: Outcome, roll: u64 },
         Wait(Duration),
         HealthOk,
     }
@@ -389,29 +362,18 @@ mod tests {
     }
 
     fn configs() -> impl Strategy<Value = BreakerConfig> {
-        (
-            1..100_u64,
-            1..30_u32,
-            0.05..1.0_f64,
-            1..15_u32,
-            1..20_u64,
-            0..100_u64,
-            0.0..1.0_f64,
-            1..5_u32,
-        )
-            .prop_map(
-                |(window, min_calls, ratio, consecutive, initial, more, jitter, close_after)| {
-                    BreakerConfig::default()
-                        .window(Duration::from_secs(window))
-                        .min_calls(min_calls)
-                        .failure_ratio(ratio)
-                        .consecutive(consecutive)
-                        .open_initial(Duration::from_secs(initial))
-                        .open_max(Duration::from_secs(initial + more))
-                        .open_jitter(jitter)
-                        .close_after(close_after)
-                },
-            )
+        (1..100_u64, 1..30_u32, 0.05..1.0_f64, 1..15_u32, 1..20_u64, 0..100_u64, 0.0..1.0_f64, 1..5_u32)
+            .prop_map(|(window, min_calls, ratio, consecutive, initial, more, jitter, close_after)| {
+                BreakerConfig::default()
+                    .window(Duration::from_secs(window))
+                    .min_calls(min_calls)
+                    .failure_ratio(ratio)
+                    .consecutive(consecutive)
+                    .open_initial(Duration::from_secs(initial))
+                    .open_max(Duration::from_secs(initial + more))
+                    .open_jitter(jitter)
+                    .close_after(close_after)
+            })
     }
 
     proptest! {
@@ -556,10 +518,7 @@ mod tests {
         let cause = TripCause::Consecutive(10);
         assert_eq!(
             run(&mut breaker, Outcome::Failure, now),
-            Some(Transition::Opened {
-                until: now + 10 * SEC,
-                cause
-            })
+            Some(Transition::Opened { until: now + 10 * SEC, cause })
         );
     }
 
@@ -572,10 +531,7 @@ mod tests {
         }
         let mut other = breaker.clone();
         assert_eq!(run(&mut breaker, Outcome::Success, at(1)), None);
-        let cause = TripCause::Ratio {
-            failures: 10,
-            calls: 20,
-        };
+        let cause = TripCause::Ratio { failures: 10, calls: 20 };
         assert_eq!(
             run(&mut breaker, Outcome::Failure, at(1)),
             Some(Transition::Opened { until: at(11), cause })
@@ -621,10 +577,7 @@ mod tests {
             assert_eq!(run(&mut breaker, Outcome::Ignored, at(10)), None);
         }
         let _ = run(&mut breaker, Outcome::Success, at(10));
-        assert_eq!(
-            run(&mut breaker, Outcome::Success, at(10)),
-            Some(Transition::Closed)
-        );
+        assert_eq!(run(&mut breaker, Outcome::Success, at(10)), Some(Transition::Closed));
     }
 
     #[test]
@@ -633,9 +586,7 @@ mod tests {
         let mut times = Vec::new();
         let mut now = at(0);
         for _ in 0..7 {
-            let BreakerState::Open { until } = breaker.state() else {
-                panic!("{breaker:?}")
-            };
+            let BreakerState::Open { until } = breaker.state() else { panic!("{breaker:?}") };
             times.push(until.since(now).as_secs());
             now = until;
             breaker.tick(now);
@@ -652,11 +603,6 @@ mod tests {
         for _ in 0..10 {
             let _ = run(&mut breaker, Outcome::Failure, now);
         }
-        assert_eq!(
-            breaker.state(),
-            BreakerState::Open {
-                until: now + 10 * SEC
-            }
-        );
+        assert_eq!(breaker.state(), BreakerState::Open { until: now + 10 * SEC });
     }
 }

@@ -30,11 +30,7 @@ impl DedupWindow {
 
     /// A window of the newest `capacity` ids, at most [`MAX`](Self::MAX). With 0 it remembers nothing.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            ids: HashSet::new(),
-            order: VecDeque::new(),
-            capacity: capacity.min(Self::MAX),
-        }
+        Self { ids: HashSet::new(), order: VecDeque::new(), capacity: capacity.min(Self::MAX) }
     }
 
     /// Whether `id` is remembered as done.

@@ -24,10 +24,7 @@ pub enum PolicyErrorKind {
 
 impl PolicyError {
     pub(super) fn new(kind: PolicyErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 
     /// Which policy the error is about.

@@ -41,10 +41,7 @@ mod tests {
         assert_eq!(stretch(delay, 0.5, 0), delay);
         assert_eq!(stretch(delay, 0.5, 1 << 63), Duration::from_secs(125));
         let most = stretch(delay, 0.5, u64::MAX);
-        assert!(
-            most > Duration::from_millis(149_999) && most <= Duration::from_secs(150),
-            "{most:?}"
-        );
+        assert!(most > Duration::from_millis(149_999) && most <= Duration::from_secs(150), "{most:?}");
     }
 
     #[test]

@@ -76,9 +76,6 @@ mod tests {
 
     #[test]
     fn debug_shows_the_time_since_the_origin() {
-        assert_eq!(
-            format!("{:?}", Moment::from_origin(Duration::from_millis(1500))),
-            "Moment(1.5s)"
-        );
+        assert_eq!(format!("{:?}", Moment::from_origin(Duration::from_millis(1500))), "Moment(1.5s)");
     }
 }

@@ -30,10 +30,7 @@ impl Rate {
     /// `count` starts per `period`; the same as `count.per(period)` with [`RateExt`].
     pub fn new(count: u32, period: Duration) -> Self {
         let per_100ms = u128::from(count) * Duration::from_millis(100).as_nanos() / period.as_nanos().max(1);
-        let burst = u32::try_from(per_100ms)
-            .unwrap_or(u32::MAX)
-            .min(count / 10)
-            .max(1);
+        let burst = u32::try_from(per_100ms).unwrap_or(u32::MAX).min(count / 10).max(1);
         Self { count, period, burst }
     }
 
@@ -159,14 +156,7 @@ impl Gcra {
     /// A limiter that has been quiet so far, so that a whole burst may start at once.
     pub fn new(rate: Rate) -> Self {
         let scale = u128::from(rate.count.max(1));
-        let mut new = Self {
-            rate,
-            share: 1,
-            scale,
-            interval: 0,
-            ahead: 0,
-            due: 0,
-        };
+        let mut new = Self { rate, share: 1, scale, interval: 0, ahead: 0, due: 0 };
         new.apply_share();
         new
     }
@@ -216,9 +206,7 @@ impl Gcra {
         // the new length (rounded up: later is the safe side) …
         let units = self.units(now);
         let missing = self.due.saturating_sub(units);
-        let missing = missing
-            .div_ceil(u128::from(old_share))
-            .saturating_mul(u128::from(n));
+        let missing = missing.div_ceil(u128::from(old_share)).saturating_mul(u128::from(n));
         // … then let the difference in burst be missing too, or be cut off.
         let burst = self.burst();
         let missing = if burst >= old_burst {
@@ -288,12 +276,8 @@ mod tests {
 
     /// The most starts in any window of `length`, its end not included.
     fn densest(starts: &[Moment], length: Duration) -> usize {
-        let count = |&from: &Moment| {
-            starts
-                .iter()
-                .filter(|&&at| at >= from && at.since(from) < length)
-                .count()
-        };
+        let count =
+            |&from: &Moment| starts.iter().filter(|&&at| at >= from && at.since(from) < length).count();
         starts.iter().map(count).max().unwrap_or(0)
     }
 
@@ -473,10 +457,7 @@ mod tests {
     fn starts_within_is_the_sustained_rate() {
         assert_eq!(100.per_second().starts_within(Duration::from_secs(30)), 3_000);
         assert_eq!(100.per_hour().starts_within(Duration::from_secs(30)), 0);
-        assert_eq!(
-            (100.per_minute().count(), 100.per_minute().period()),
-            (100, Duration::from_secs(60))
-        );
+        assert_eq!((100.per_minute().count(), 100.per_minute().period()), (100, Duration::from_secs(60)));
     }
 
     #[test]

@@ -287,50 +287,26 @@ mod tests {
         let policy = RetryPolicy::default();
         let after = |delay| policy.decide(FailureClass::RetryAfter(delay), 1, DAY * 30, 0);
         assert_eq!(after(DAY * 8), RetryDecision::GiveUp(GaveUpReason::TooOld));
-        assert_eq!(
-            after(DAY * 7),
-            RetryDecision::Retry {
-                delay: DAY * 7,
-                next_attempt: 2
-            }
-        );
+        assert_eq!(after(DAY * 7), RetryDecision::Retry { delay: DAY * 7, next_attempt: 2 });
     }
 
     #[test]
     fn attempt_zero_counts_as_the_first() {
-        let policy = RetryPolicy {
-            max_retries: 1.into(),
-            backoff: Backoff::none(),
-            ..Default::default()
-        };
-        let again = RetryDecision::Retry {
-            delay: Duration::ZERO,
-            next_attempt: 2,
-        };
+        let policy = RetryPolicy { max_retries: 1.into(), backoff: Backoff::none(), ..Default::default() };
+        let again = RetryDecision::Retry { delay: Duration::ZERO, next_attempt: 2 };
         assert_eq!(policy.decide(FailureClass::Retryable, 0, SEC, 0), again);
-        let once = RetryPolicy {
-            max_retries: 0.into(),
-            ..policy
-        };
+        let once = RetryPolicy { max_retries: 0.into(), ..policy };
         let exhausted = RetryDecision::GiveUp(GaveUpReason::Exhausted);
         assert_eq!(once.decide(FailureClass::Retryable, 0, SEC, 0), exhausted);
     }
 
     #[test]
     fn only_what_suggests_a_sick_dependency_counts_for_the_breaker() {
-        for failure in [
-            FailureClass::Retryable,
-            FailureClass::Timeout,
-            FailureClass::RetryAfter(SEC),
-        ] {
+        for failure in [FailureClass::Retryable, FailureClass::Timeout, FailureClass::RetryAfter(SEC)] {
             assert_eq!(failure.outcome(), Outcome::Failure);
         }
-        let own = [
-            FailureClass::Fatal,
-            FailureClass::Panic,
-            FailureClass::Snooze(SEC),
-            FailureClass::Undecodable,
-        ];
+        let own =
+            [FailureClass::Fatal, FailureClass::Panic, FailureClass::Snooze(SEC), FailureClass::Undecodable];
         for failure in own {
             assert_eq!(failure.outcome(), Outcome::Ignored);
         }
@@ -340,27 +316,15 @@ mod tests {
     fn mistakes_are_named_with_the_way_out() {
         let default = RetryPolicy::default();
         default.validate().unwrap();
-        let error = RetryPolicy {
-            max_age: Duration::ZERO,
-            ..default
-        }
-        .validate()
-        .unwrap_err();
+        let error = RetryPolicy { max_age: Duration::ZERO, ..default }.validate().unwrap_err();
         assert!(error.to_string().starts_with("`max_age` is 0"), "{error}");
-        let circling = RetryPolicy {
-            max_retries: MaxRetries::Unlimited,
-            backoff: Backoff::none(),
-            ..default
-        };
+        let circling =
+            RetryPolicy { max_retries: MaxRetries::Unlimited, backoff: Backoff::none(), ..default };
         let error = circling.validate().unwrap_err();
         assert_eq!(error.kind(), PolicyErrorKind::Retry);
         assert!(error.to_string().contains("give it a backoff"), "{error}");
-        let error = RetryPolicy {
-            backoff: Backoff::default().factor(0.0),
-            ..default
-        }
-        .validate()
-        .unwrap_err();
+        let error =
+            RetryPolicy { backoff: Backoff::default().factor(0.0), ..default }.validate().unwrap_err();
         assert_eq!(error.kind(), PolicyErrorKind::Backoff);
     }
 }

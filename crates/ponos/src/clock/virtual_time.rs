@@ -111,6 +111,15 @@ impl VirtualClock {
         target.is_some()
     }
 
+    /// Moves to the next timer of any kind that is due by `limit`; `false` when there is none.
+    pub(crate) fn advance_within(&self, limit: Moment) -> bool {
+        let target = self.state().timers.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= limit);
+        if let Some(target) = target {
+            self.advance_to(target);
+        }
+        target.is_some()
+    }
+
     /// Moves to `target` and fires what is due by then.
     pub(crate) fn advance_to(&self, target: Moment) {
         let due = {

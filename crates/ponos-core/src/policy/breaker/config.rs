@@ -106,9 +106,7 @@ impl BreakerConfig {
         }
         for (option, time) in [("window", self.window), ("open_initial", self.open_initial)] {
             if time.is_zero() {
-                return error(format!(
-                    "breaker `{option}` is 0: give it a time, or switch the breaker off"
-                ));
+                return error(format!("breaker `{option}` is 0: give it a time, or switch the breaker off"));
             }
         }
         if !(self.failure_ratio > 0.0 && self.failure_ratio <= 1.0) {
@@ -123,11 +121,7 @@ impl BreakerConfig {
                 self.open_max, self.open_initial
             ));
         }
-        jitter::check(
-            PolicyErrorKind::Breaker,
-            "breaker `open_jitter`",
-            self.open_jitter,
-        )
+        jitter::check(PolicyErrorKind::Breaker, "breaker `open_jitter`", self.open_jitter)
     }
 }
 
@@ -157,42 +151,15 @@ mod tests {
         let sec = Duration::from_secs(1);
         for (config, message) in [
             (config.min_calls(0), "breaker `min_calls` is 0: the least is 1"),
-            (
-                config.consecutive(0),
-                "breaker `consecutive` is 0: the least is 1",
-            ),
-            (
-                config.close_after(0),
-                "breaker `close_after` is 0: the least is 1",
-            ),
-            (
-                config.window(Duration::ZERO),
-                "breaker `window` is 0: give it a time",
-            ),
-            (
-                config.open_initial(Duration::ZERO),
-                "breaker `open_initial` is 0: give it a time",
-            ),
-            (
-                config.failure_ratio(0.0),
-                "breaker `failure_ratio` is 0: give a share above 0",
-            ),
-            (
-                config.failure_ratio(50.0),
-                "breaker `failure_ratio` is 50: give a share above 0",
-            ),
-            (
-                config.failure_ratio(f64::NAN),
-                "breaker `failure_ratio` is NaN: give a share above 0",
-            ),
-            (
-                config.open_max(sec),
-                "breaker `open_max` is 1s, shorter than `open_initial`, which is 10s",
-            ),
-            (
-                config.open_jitter(-1.0),
-                "breaker `open_jitter` is -1: give a share of the delay",
-            ),
+            (config.consecutive(0), "breaker `consecutive` is 0: the least is 1"),
+            (config.close_after(0), "breaker `close_after` is 0: the least is 1"),
+            (config.window(Duration::ZERO), "breaker `window` is 0: give it a time"),
+            (config.open_initial(Duration::ZERO), "breaker `open_initial` is 0: give it a time"),
+            (config.failure_ratio(0.0), "breaker `failure_ratio` is 0: give a share above 0"),
+            (config.failure_ratio(50.0), "breaker `failure_ratio` is 50: give a share above 0"),
+            (config.failure_ratio(f64::NAN), "breaker `failure_ratio` is NaN: give a share above 0"),
+            (config.open_max(sec), "breaker `open_max` is 1s, shorter than `open_initial`, which is 10s"),
+            (config.open_jitter(-1.0), "breaker `open_jitter` is -1: give a share of the delay"),
         ] {
             let error = config.validate().unwrap_err();
             assert_eq!(error.kind(), PolicyErrorKind::Breaker);

@@ -27,12 +27,7 @@ pub(super) struct Counts {
 impl Window {
     pub(super) fn new(window: Duration) -> Self {
         let length = (moment::nanos(window) / PARTS as u64).max(1);
-        Self {
-            length,
-            part: 0,
-            parts: [Counts::default(); PARTS],
-            total: Counts::default(),
-        }
+        Self { length, part: 0, parts: [Counts::default(); PARTS], total: Counts::default() }
     }
 
     /// Counts an outcome of `now`, and forgets those that are too old by then.
@@ -95,12 +90,6 @@ mod tests {
         let mut window = Window::new(Duration::from_secs(60));
         window.record(Moment::from_origin(Duration::from_secs(600)), true);
         window.record(Moment::ORIGIN, false);
-        assert_eq!(
-            window.total(),
-            Counts {
-                calls: 2,
-                failures: 1
-            }
-        );
+        assert_eq!(window.total(), Counts { calls: 2, failures: 1 });
     }
 }

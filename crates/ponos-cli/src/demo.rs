@@ -1,0 +1,195 @@
+//! `ponos demo`: five services in one process, a provider that breaks, and books that balance.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `stage` | the services, their broker and what is asked of them over HTTP |
+//! | `traffic` | the payments and webhooks that are fed in, drawn from the seed |
+//! | `script` | the scenes, in order |
+//! | `books` | the balance from the journal, and the other ledgers that must agree with it |
+//! | `console` | what is said, and how: colours, a closed pipe |
+
+mod books;
+mod console;
+mod script;
+mod stage;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ponos::Broker;
+use ponos_example_payments::process;
+use tokio::time::Instant;
+
+use self::books::Books;
+use self::console::{Console, Tone};
+use self::script::Script;
+use self::stage::Stage;
+use self::traffic::{Traffic, Webhook};
+
+/// The demo could not begin: a wrong option, a file that cannot be read, a broker that cannot be used.
+const CANNOT_BEGIN: u8 = 2;
+
+/// As a shell reports a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// When the whole demo is over at the latest: with `--ci`, and for people.
+const CI_LIMIT: Duration = Duration::from_secs(28);
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// How much of the limit is kept for the books and for stopping.
+const KEPT_FOR_THE_END: Duration = Duration::from_secs(5);
+
+/// How long stopping may take.
+const STOP_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Five services, one process: payments, mail, webhooks, builds, and a mail provider that breaks.
+///
+/// Exit code: 0 when every job that was accepted ended as done or as failed, and the independent ledgers agree;
+/// 1 when not; 2 when the demo could not begin.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Ends by itself within 30 seconds, without pauses for an audience
+    #[arg(long)]
+    ci: bool,
+
+    /// Prints the balance as one JSON object, the only line on the standard output; the story goes to the error output
+    #[arg(long)]
+    json: bool,
+
+    /// Feeds these webhooks: one `{"event":…,"payload":…}` a line [default: ten real ones from GitHub]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// Runs on this broker and leaves it there to be looked at, as `sqlite:demo.db` [default: a temporary file]
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+
+    /// Repeats the demo that was drawn with this number [default: a new one]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// Runs the demo.
+pub(crate) fn run(args: DemoArgs) -> ExitCode {
+    let console = Console::open(args.json);
+    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(begin(args, &console));
+            // What still runs belongs to services that were asked to stop.
+            runtime.shutdown_timeout(STOP_LIMIT);
+            code
+        }
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start a runtime")),
+    };
+    code.unwrap_or_else(|error| {
+        console.error(&format!("{error:#}"));
+        ExitCode::from(CANNOT_BEGIN)
+    })
+}
+
+/// # Errors
+///
+/// When the demo cannot begin.
+async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let webhooks = match &args.input {
+        Some(file) => Webhook::read(file)?,
+        None => Webhook::embedded(),
+    };
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let home = Home::new(args.broker)?;
+    let broker = home.broker()?;
+    let mut stage = Stage::set(broker, console.clone()).await?;
+    let traffic = Traffic::new(seed, webhooks, !args.ci);
+
+    let limit = started + if args.ci { CI_LIMIT } else { LIMIT };
+    let audience = async {
+        if args.ci {
+            // The exit code is what is waited for, whoever reads or does not read the story.
+            std::future::pending().await
+        }
+        console.closed().await;
+    };
+    let (code, mut script) = {
+        let mut script = Script::new(traffic, console.clone());
+        let play = async {
+            script.opening(&stage, &home.shown(), home.is_temporary(), seed);
+            let in_time = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, script.play(&mut stage)).await;
+            if in_time.is_err() {
+                console.say("demo", Tone::Bad, "the time is up: the story ends here, the books are closed as they stand");
+            }
+        };
+        let code = tokio::select! {
+            () = play => None,
+            () = audience => Some(ExitCode::SUCCESS),
+            _ = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
+        };
+        (code, script)
+    };
+    if let Some(code) = code {
+        let _ = tokio::time::timeout(STOP_LIMIT, stage.strike()).await;
+        return Ok(code);
+    }
+    let books = Books::close(&stage, script.ledger(), limit - 2 * STOP_LIMIT).await;
+    script.epilogue(&stage, &books, home.kept()).await;
+    let code = if books.balance_closes() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if tokio::time::timeout(STOP_LIMIT, stage.strike()).await.is_err() {
+        console.say("demo", Tone::Faint, "the services did not stop in time; the process ends");
+    }
+    if args.json {
+        console.json(&books.to_json());
+    }
+    console.finish(STOP_LIMIT).await;
+    Ok(code)
+}
+
+/// Where the broker's file lives.
+enum Home {
+    /// In a folder that goes with the demo.
+    Temporary(tempfile::TempDir),
+    /// Where the user said.
+    Kept(String),
+}
+
+impl Home {
+    fn new(broker: Option<String>) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        Ok(match broker {
+            Some(url) => Self::Kept(url),
+            None => {
+                let folder = tempfile::Builder::new().prefix("ponos-demo-").tempdir();
+                Self::Temporary(folder.context("cannot make a temporary folder: name a broker with --broker sqlite:demo.db")?)
+            }
+        })
+    }
+
+    fn broker(&self) -> anyhow::Result<Broker> {
+        use anyhow::Context;
+        match self {
+            Self::Temporary(folder) => Ok(Broker::sqlite(folder.path().join("ponos.db"))),
+            Self::Kept(url) => Broker::from_url(url).context("--broker"),
+        }
+    }
+
+    fn is_temporary(&self) -> bool {
+        matches!(self, Self::Temporary(_))
+    }
+
+    /// The broker's URL, for people. One that the user wrote may hold a password only where Ponos refuses it.
+    fn shown(&self) -> String {
+        match self {
+            Self::Temporary(folder) => format!("sqlite:{}", folder.path().join("ponos.db").display()),
+            Self::Kept(url) => url.clone(),
+        }
+    }
+
+    /// The URL under which everything can be looked at afterwards.
+    fn kept(&self) -> Option<&str> {
+        match self {
+            Self::Kept(url) if !url.starts_with("memory:") => Some(url),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! A broker that lives in this process and forgets: for tests, and to prove the trait.
+//!
+//! Its *rough* mode behaves as a network broker may: it refuses, returns, leaves open whether it took a message,
+//! takes half a batch, loses subscriptions, delivers again and blocks. What is built on the trait is tried on it first.
+
+mod journal;
+mod rough;
+mod state;
+
+pub use rough::Rough;
+
+use std::fmt;
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use ponos_core::body::MAX_BODY;
+use ponos_core::broker::{
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Inspect, Inspection, Order, Outgoing,
+    Published, SettleError, Settlement, SubscribeOptions, Subscription, SubscriptionLost, Topology,
+};
+use ponos_core::journal::Journal;
+use ponos_core::name::QueueName;
+
+use self::journal::MemoryJournal;
+use self::rough::Dice;
+use self::state::State;
+use crate::clock::{Clock, Sleep};
+
+/// A broker in memory. Cloning is cheap and gives the same broker.
+#[derive(Clone)]
+pub struct MemoryBroker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    /// Held for the time of one operation, never across an await.
+    state: Mutex<State>,
+    /// What goes wrong, in rough mode.
+    dice: Option<Dice>,
+    journal: Arc<MemoryJournal>,
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBroker").field("rough", &self.inner.dice.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryBroker {
+    /// An empty broker.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Clock::real(), None)
+    }
+
+    /// An empty broker that behaves as a network broker may.
+    #[must_use]
+    pub fn rough(rough: Rough) -> Self {
+        Self::with_clock(Clock::real(), Some(rough))
+    }
+
+    pub(crate) fn with_clock(clock: Clock, rough: Option<Rough>) -> Self {
+        let journal = Arc::new(MemoryJournal::default());
+        Self {
+            inner: Arc::new(Inner { clock, state: Mutex::default(), dice: rough.map(Dice::new), journal }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many messages are in these queues, whatever their state.
+    #[cfg(feature = "testing")]
+    pub(crate) fn messages_in<'a>(
+        &self,
+        queues: impl Iterator<Item = &'a QueueName>,
+    ) -> Vec<(QueueName, usize)> {
+        let state = self.state();
+        queues.map(|queue| (queue.clone(), state.len(queue))).filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// Ends the open subscriptions of a queue as when their connections break: what they held is delivered again, and
+    /// counted as lost.
+    pub fn break_subscriptions(&self, queue: &QueueName) {
+        self.state().break_subscriptions(queue);
+    }
+
+    fn publish_one(&self, state: &mut State, message: Outgoing) -> Published {
+        if message.envelope.body.len() > MAX_BODY {
+            return Published::Refused(too_large(message.envelope.body.len()));
+        }
+        let roll = self.inner.dice.as_ref().map_or(rough::Publish::Fine, Dice::publish);
+        match roll {
+            rough::Publish::Refused => {
+                Published::Refused(unavailable("the broker refused the message (rough mode)"))
+            }
+            rough::Publish::Blocked => Published::Refused(blocked()),
+            rough::Publish::UnknownAndLost => Published::Unknown(unavailable("no confirm came (rough mode)")),
+            rough::Publish::Fine => state.publish(message, self.inner.clock.wall()),
+            rough::Publish::UnknownAndTaken => match state.publish(message, self.inner.clock.wall()) {
+                Published::Confirmed { .. } => {
+                    Published::Unknown(unavailable("no confirm came (rough mode)"))
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Sends and settles in one step, as a broker with transactions does.
+    fn settle_at_once(
+        &self,
+        delivery: &Delivery,
+        settlement: Settlement,
+    ) -> Result<Vec<Published>, SettleError> {
+        let mut state = self.state();
+        if !state.holds(delivery) {
+            return Err(SettleError::Lost { sent: false });
+        }
+        let outcomes: Vec<_> = settlement.send.iter().map(|message| state.would_publish(message)).collect();
+        if outcomes.iter().any(|outcome| !outcome.is_confirmed()) {
+            return Err(SettleError::NotSent(outcomes));
+        }
+        let now = self.inner.clock.wall();
+        for message in settlement.send {
+            state.publish(message, now);
+        }
+        state.apply(delivery, settlement.verdict, now);
+        Ok(outcomes)
+    }
+
+    /// Sends first and settles after, as a broker without transactions does, with everything that may happen between.
+    fn settle_roughly(
+        &self,
+        dice: &Dice,
+        delivery: &Delivery,
+        settlement: Settlement,
+    ) -> Result<Vec<Published>, SettleError> {
+        let mut state = self.state();
+        if dice.loses_subscription() {
+            state.lose_subscription(delivery.tag.subscription);
+        }
+        if !state.holds(delivery) {
+            return Err(SettleError::Lost { sent: false });
+        }
+        let mut outcomes = Vec::new();
+        for message in settlement.send {
+            outcomes.push(self.publish_one(&mut state, message));
+        }
+        if outcomes.iter().any(|outcome| !outcome.is_confirmed()) {
+            return Err(SettleError::NotSent(outcomes));
+        }
+        match dice.acknowledgement() {
+            rough::Acknowledgement::Fine => {
+                state.apply(delivery, settlement.verdict, self.inner.clock.wall())
+            }
+            rough::Acknowledgement::LostOnTheWay => {
+                // The connection breaks with it: the message comes back.
+                state.lose_subscription(delivery.tag.subscription);
+                return Err(SettleError::Lost { sent: true });
+            }
+            rough::Acknowledgement::Unanswered => {
+                return Err(SettleError::Unavailable(unavailable("no answer (rough mode)")));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+fn too_large(len: usize) -> BrokerError {
+    let problem =
+        format!("the body has {len} bytes, the limit is {MAX_BODY}: send a reference to the data instead");
+    BrokerError::new(BrokerErrorKind::Invalid, problem)
+}
+
+fn unavailable(problem: &str) -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Unavailable, problem)
+}
+
+fn blocked() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Blocked, "the broker takes nothing at the moment (rough mode)")
+}
+
+impl Broker for MemoryBroker {
+    fn name(&self) -> &str {
+        if self.inner.dice.is_some() { "memory (rough)" } else { "memory" }
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.state().declare(topology);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Published>> {
+        let mut state = self.state();
+        let outcomes = batch.into_iter().map(|message| self.publish_one(&mut state, message)).collect();
+        drop(state);
+        Box::pin(ready(outcomes))
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        queue: &'a QueueName,
+        options: SubscribeOptions,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, BrokerError>> {
+        let opened = self.state().open(queue, &options).map(|id| {
+            let subscription = MemorySubscription {
+                broker: self.clone(),
+                queue: queue.clone(),
+                id,
+                prefetch: options.prefetch as usize,
+                only: options.only,
+                timer: None,
+            };
+            Box::new(subscription) as Box<dyn Subscription>
+        });
+        Box::pin(ready(opened))
+    }
+
+    fn settle<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        settlement: Settlement,
+    ) -> BoxFuture<'a, Result<Vec<Published>, SettleError>> {
+        let settled = match &self.inner.dice {
+            None => self.settle_at_once(delivery, settlement),
+            Some(dice) => self.settle_roughly(dice, delivery, settlement),
+        };
+        Box::pin(ready(settled))
+    }
+
+    fn inspect(&self, query: Inspect) -> BoxFuture<'_, Result<Inspection, BrokerError>> {
+        let answer = self.state().inspect(query, self.inner.clock.wall());
+        Box::pin(ready(answer))
+    }
+
+    fn steer(&self, order: Order) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.state().steer(order);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.state().lose_all_subscriptions();
+        Box::pin(ready(Ok(())))
+    }
+
+    fn may_duplicate(&self) -> bool {
+        self.inner.dice.is_some()
+    }
+
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        Some(Arc::clone(&self.inner.journal) as Arc<dyn Journal>)
+    }
+}
+
+/// An open queue of a [`MemoryBroker`].
+struct MemorySubscription {
+    broker: MemoryBroker,
+    queue: QueueName,
+    id: u64,
+    prefetch: usize,
+    only: Option<Vec<ponos_core::id::MessageId>>,
+    /// Fires when the next delayed message is due.
+    timer: Option<Sleep>,
+}
+
+impl fmt::Debug for MemorySubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySubscription").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl Subscription for MemorySubscription {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        out: &mut Vec<Delivery>,
+    ) -> Poll<Result<(), SubscriptionLost>> {
+        let inner = &self.broker.inner;
+        loop {
+            let next_due = {
+                let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if inner.dice.as_ref().is_some_and(Dice::loses_subscription) {
+                    state.lose_subscription(self.id);
+                }
+                let wall = inner.clock.wall();
+                match state.take(
+                    &self.queue,
+                    self.id,
+                    self.prefetch,
+                    max,
+                    self.only.as_deref(),
+                    wall,
+                    cx.waker(),
+                    out,
+                ) {
+                    Err(lost) => return Poll::Ready(Err(lost)),
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => state.next_due(&self.queue),
+                }
+            };
+            let Some(due) = next_due else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            let clock = &inner.clock;
+            let timer = self.timer.insert(clock.sleep_until(clock.now() + due.since(clock.wall())));
+            match std::pin::Pin::new(timer).poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {}
+            }
+        }
+    }
+}
+
+impl Drop for MemorySubscription {
+    fn drop(&mut self) {
+        self.broker.state().close(&self.queue, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_by_name() {
+        let error = too_large(MAX_BODY + 1);
+        assert_eq!(error.kind(), BrokerErrorKind::Invalid);
+        assert!(error.to_string().contains("1048577"));
+    }
+}

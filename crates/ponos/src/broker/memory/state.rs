@@ -1,0 +1,379 @@
+//! What the broker in memory remembers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::task::Waker;
+
+use ponos_core::broker::{
+    BrokerError, BrokerErrorKind, Delivery, DeliveryTag, Destination, Inspect, Inspection, Order,
+    OrderAction, Outgoing, Published, QueueStats, SubscribeOptions, SubscriptionLost, Topology, Verdict,
+};
+use ponos_core::envelope::{Envelope, Progress};
+use ponos_core::id::{MessageId, Timestamp};
+use ponos_core::name::{EventName, QueueName};
+
+/// Everything.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    queues: HashMap<QueueName, Queue>,
+    /// Which queues hear an event; an event without queues is known too.
+    events: HashMap<EventName, BTreeSet<QueueName>>,
+    orders: BTreeMap<QueueName, Order>,
+    /// Numbers messages, deliveries and subscriptions.
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Deliverable, by place.
+    ready: BTreeMap<u64, Stored>,
+    /// Not yet, by time and place.
+    delayed: BTreeMap<(Timestamp, u64), Stored>,
+    /// Delivered and not settled, by the number of the delivery.
+    held: HashMap<u64, Held>,
+    subscriptions: HashMap<u64, Consumer>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    envelope: Arc<Envelope>,
+    losses: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    stored: Stored,
+    place: u64,
+    subscription: u64,
+}
+
+#[derive(Debug, Default)]
+struct Consumer {
+    held: usize,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    fn wake_all(&self) {
+        for consumer in self.subscriptions.values() {
+            if let Some(waker) = &consumer.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn store(&mut self, place: u64, due: Option<Timestamp>, stored: Stored, now: Timestamp) {
+        match due.filter(|due| *due > now) {
+            Some(due) => {
+                self.delayed.insert((due, place), stored);
+            }
+            None => {
+                self.ready.insert(place, stored);
+            }
+        }
+        self.wake_all();
+    }
+
+    fn envelopes(&self) -> impl Iterator<Item = &Arc<Envelope>> {
+        let held = self.held.values().map(|held| &held.stored);
+        self.ready.values().chain(self.delayed.values()).chain(held).map(|stored| &stored.envelope)
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn declare(&mut self, topology: &Topology) {
+        for event in &topology.events {
+            self.events.entry(event.clone()).or_default();
+        }
+        for (queue, event) in &topology.subscriptions {
+            self.queues.entry(queue.clone()).or_default();
+            self.events.entry(event.clone()).or_default().insert(queue.clone());
+        }
+        for queue in &topology.tasks {
+            self.queues.entry(queue.clone()).or_default();
+        }
+        if let Some(app) = &topology.app {
+            self.queues.entry(QueueName::failed(app)).or_default();
+        }
+    }
+
+    /// What publishing would give.
+    pub(super) fn would_publish(&self, message: &Outgoing) -> Published {
+        match &message.to {
+            Destination::Queue(queue) if !self.queues.contains_key(queue) => Published::Returned,
+            Destination::Queue(_) => Published::Confirmed { queues: 1 },
+            Destination::Event(event) => {
+                let queues = self.events.get(event).map_or(0, BTreeSet::len);
+                Published::Confirmed { queues: u32::try_from(queues).unwrap_or(u32::MAX) }
+            }
+        }
+    }
+
+    pub(super) fn publish(&mut self, message: Outgoing, now: Timestamp) -> Published {
+        let outcome = self.would_publish(&message);
+        let due = message.envelope.progress.due;
+        let envelope = Arc::new(message.envelope);
+        let to: Vec<QueueName> = match message.to {
+            Destination::Queue(queue) => vec![queue],
+            Destination::Event(event) => self.events.get(&event).into_iter().flatten().cloned().collect(),
+        };
+        for queue in to {
+            let place = self.number();
+            if let Some(queue) = self.queues.get_mut(&queue) {
+                queue.store(place, due, Stored { envelope: Arc::clone(&envelope), losses: 0 }, now);
+            }
+        }
+        outcome
+    }
+
+    pub(super) fn open(&mut self, queue: &QueueName, options: &SubscribeOptions) -> Result<u64, BrokerError> {
+        if options.prefetch == 0 {
+            return Err(BrokerError::new(
+                BrokerErrorKind::Invalid,
+                "a subscription needs a prefetch of at least 1",
+            ));
+        }
+        let id = self.number();
+        let queue = self.queues.get_mut(queue).ok_or_else(|| no_queue(queue))?;
+        queue.subscriptions.insert(id, Consumer::default());
+        Ok(id)
+    }
+
+    /// Delivers to a subscription; whether there was anything.
+    #[expect(clippy::too_many_arguments, reason = "one call site, which has them apart")]
+    pub(super) fn take(
+        &mut self,
+        name: &QueueName,
+        id: u64,
+        prefetch: usize,
+        max: usize,
+        only: Option<&[MessageId]>,
+        now: Timestamp,
+        waker: &Waker,
+        out: &mut Vec<Delivery>,
+    ) -> Result<bool, SubscriptionLost> {
+        let lost = || SubscriptionLost { reason: "the broker ended it".into() };
+        let first = self.next;
+        let queue = self.queues.get_mut(name).ok_or_else(lost)?;
+        let consumer = queue.subscriptions.get_mut(&id).ok_or_else(lost)?;
+        while let Some(entry) = queue.delayed.first_entry()
+            && entry.key().0 <= now
+        {
+            let (_, place) = *entry.key();
+            queue.ready.insert(place, entry.remove());
+        }
+        let limit = max.min(prefetch.saturating_sub(consumer.held));
+        let mut fence = first;
+        for _ in 0..limit {
+            let next = match only {
+                None => queue.ready.pop_first(),
+                Some(only) => {
+                    let wanted = |stored: &Stored| only.contains(&stored.envelope.id);
+                    let place =
+                        queue.ready.iter().find(|(_, stored)| wanted(stored)).map(|(place, _)| *place);
+                    place.and_then(|place| queue.ready.remove_entry(&place))
+                }
+            };
+            let Some((place, stored)) = next else { break };
+            fence += 1;
+            consumer.held += 1;
+            out.push(Delivery {
+                tag: DeliveryTag { subscription: id, number: place, fence },
+                queue: name.clone(),
+                envelope: Arc::clone(&stored.envelope),
+                losses: stored.losses,
+            });
+            queue.held.insert(fence, Held { stored, place, subscription: id });
+        }
+        let delivered = fence > first;
+        if !delivered && !consumer.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            consumer.waker = Some(waker.clone());
+        }
+        self.next = fence;
+        Ok(delivered)
+    }
+
+    /// When the next delayed message of a queue is due.
+    pub(super) fn next_due(&self, queue: &QueueName) -> Option<Timestamp> {
+        self.queues.get(queue)?.delayed.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    pub(super) fn holds(&self, delivery: &Delivery) -> bool {
+        self.queues.get(&delivery.queue).is_some_and(|queue| queue.held.contains_key(&delivery.tag.fence))
+    }
+
+    /// Carries out a verdict on a delivery that is held.
+    pub(super) fn apply(&mut self, delivery: &Delivery, verdict: Verdict, now: Timestamp) {
+        let next_place = self.next + 1;
+        let Some(queue) = self.queues.get_mut(&delivery.queue) else {
+            return;
+        };
+        let Some(Held { mut stored, place, subscription }) = queue.held.remove(&delivery.tag.fence) else {
+            return;
+        };
+        if let Some(consumer) = queue.subscriptions.get_mut(&subscription) {
+            consumer.held -= 1;
+            // A full prefetch may have kept it from taking what is ready.
+            if let Some(waker) = &consumer.waker {
+                waker.wake_by_ref();
+            }
+        }
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Release => queue.store(place, None, stored, now),
+            Verdict::RetryAt(due, progress) => {
+                self.next = next_place;
+                queue.store(next_place, Some(due), again(&stored, *progress), now);
+            }
+            Verdict::Recover(progress) => {
+                self.next = next_place;
+                queue.store(next_place, None, again(&stored, *progress), now);
+            }
+            Verdict::Failed(report) => {
+                self.next = next_place;
+                let failed = QueueName::failed(&delivery.queue.app());
+                let mut envelope = (*stored.envelope).clone();
+                envelope.progress = Progress::default();
+                envelope.report = Some(report);
+                stored = Stored { envelope: Arc::new(envelope), losses: 0 };
+                self.queues.entry(failed).or_default().store(next_place, None, stored, now);
+            }
+        }
+    }
+
+    /// A subscription was closed by its owner: nothing is counted as lost.
+    pub(super) fn close(&mut self, queue: &QueueName, id: u64) {
+        self.end(queue, id, 0);
+    }
+
+    /// A subscription ends as when its connection breaks.
+    pub(super) fn lose_subscription(&mut self, id: u64) {
+        let name = self
+            .queues
+            .iter()
+            .find(|(_, queue)| queue.subscriptions.contains_key(&id))
+            .map(|(name, _)| name.clone());
+        if let Some(name) = name {
+            self.end(&name, id, 1);
+        }
+    }
+
+    pub(super) fn break_subscriptions(&mut self, queue: &QueueName) {
+        let open =
+            self.queues.get(queue).map(|found| found.subscriptions.keys().copied().collect::<Vec<_>>());
+        for id in open.unwrap_or_default() {
+            self.end(queue, id, 1);
+        }
+    }
+
+    pub(super) fn lose_all_subscriptions(&mut self) {
+        let open = self
+            .queues
+            .iter()
+            .flat_map(|(name, queue)| queue.subscriptions.keys().map(|id| (name.clone(), *id)));
+        for (name, id) in open.collect::<Vec<_>>() {
+            self.end(&name, id, 0);
+        }
+    }
+
+    fn end(&mut self, queue: &QueueName, id: u64, losses: u32) {
+        let Some(queue) = self.queues.get_mut(queue) else {
+            return;
+        };
+        let Some(consumer) = queue.subscriptions.remove(&id) else {
+            return;
+        };
+        let fences: HashSet<u64> =
+            queue.held.iter().filter(|(_, held)| held.subscription == id).map(|(fence, _)| *fence).collect();
+        for fence in fences {
+            if let Some(mut held) = queue.held.remove(&fence) {
+                held.stored.losses += losses;
+                queue.ready.insert(held.place, held.stored);
+            }
+        }
+        if let Some(waker) = consumer.waker {
+            waker.wake();
+        }
+        queue.wake_all();
+    }
+
+    pub(super) fn steer(&mut self, order: Order) {
+        match order.action {
+            OrderAction::Resume => {
+                self.orders.remove(&order.queue);
+            }
+            _ => {
+                self.orders.insert(order.queue.clone(), order);
+            }
+        }
+    }
+
+    pub(super) fn inspect(&self, query: Inspect, now: Timestamp) -> Result<Inspection, BrokerError> {
+        let find = |queue: &QueueName| self.queues.get(queue).ok_or_else(|| no_queue(queue));
+        Ok(match query {
+            Inspect::Queues(app) => {
+                let mine = |queue: &&QueueName| app.as_ref().is_none_or(|app| queue.app() == *app);
+                let mut names: Vec<_> = self.queues.keys().filter(mine).collect();
+                names.sort();
+                Inspection::Queues(names.into_iter().map(|name| self.stats(name, now)).collect())
+            }
+            Inspect::Messages { queue, limit, after } => {
+                let mut all: Vec<_> = find(&queue)?.envelopes().collect();
+                all.sort_by_key(|envelope| (envelope.report.as_ref().map(|report| report.at), envelope.id));
+                let from =
+                    after.map_or(0, |after| all.iter().position(|e| e.id == after).map_or(0, |at| at + 1));
+                Inspection::Messages(all.into_iter().skip(from).take(limit).map(|e| (**e).clone()).collect())
+            }
+            Inspect::Message { queue, id } => Inspection::Messages(
+                find(&queue)?.envelopes().find(|e| e.id == id).map(|e| (**e).clone()).into_iter().collect(),
+            ),
+            Inspect::Orders(app) => Inspection::Orders(
+                self.orders.values().filter(|order| order.queue.app() == app).cloned().collect(),
+            ),
+            _ => {
+                return Err(BrokerError::new(
+                    BrokerErrorKind::Invalid,
+                    "the broker in memory does not know this question",
+                ));
+            }
+        })
+    }
+
+    fn stats(&self, name: &QueueName, now: Timestamp) -> QueueStats {
+        let queue = &self.queues[name];
+        let due = queue.delayed.keys().take_while(|(due, _)| *due <= now).count();
+        QueueStats {
+            queue: name.clone(),
+            ready: (queue.ready.len() + due) as u64,
+            delayed: (queue.delayed.len() - due) as u64,
+            unsettled: queue.held.len() as u64,
+            consumers: u32::try_from(queue.subscriptions.len()).unwrap_or(u32::MAX),
+            oldest: queue.ready.values().map(|stored| stored.envelope.published_at).min(),
+        }
+    }
+
+    /// How many messages a queue has, whatever their state.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self, queue: &QueueName) -> usize {
+        self.queues.get(queue).map_or(0, |queue| queue.envelopes().count())
+    }
+}
+
+/// The same message with new progress; its losses count anew.
+fn again(stored: &Stored, progress: Progress) -> Stored {
+    let mut envelope = (*stored.envelope).clone();
+    envelope.progress = progress;
+    Stored { envelope: Arc::new(envelope), losses: 0 }
+}
+
+fn no_queue(queue: &QueueName) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        format!("there is no queue `{queue}`: start the service that owns it once, it declares its queues"),
+    )
+}

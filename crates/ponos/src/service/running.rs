@@ -1,0 +1,482 @@
+//! A service at work: starting it, steering it, shutting it down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ponos_core::broker::{Broker, BrokerError, Inspect, Order, OrderAction, Topology};
+use ponos_core::name::{EventName, QueueName};
+use ponos_core::policy::BreakerConfig;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::policy::{NpmFallbacks, Resolved};
+use super::{DependencyPolicy, Service, queue_of_task};
+use crate::clock::Clock;
+use crate::context::Local;
+use crate::message::App;
+use crate::publisher::Publisher;
+use crate::worker::{Circuit, Control, Limiter, QueueSpec, QueueWorker, Shared, Solo};
+
+/// How long running handlers may go on after the shutdown has begun.
+pub(crate) const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// How long the broker may take to make everything exist, or to close.
+const BROKER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often standing orders are looked up.
+const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The definition has problems; each is on a line of its own.
+    #[error("the service `{app}` cannot start:\n  {}", .problems.join("\n  "))]
+    Definition {
+        /// The application.
+        app: &'static str,
+        /// What is wrong, and what to do about it.
+        problems: Vec<String>,
+    },
+    /// The broker cannot be used.
+    #[error("the service `{app}` cannot start: {source}")]
+    Broker {
+        /// The application.
+        app: &'static str,
+        /// What the broker said.
+        source: BrokerError,
+    },
+}
+
+/// A service at work. Dropping it without [`shutdown`](Self::shutdown) cuts its jobs off; they return to the queue.
+#[derive(Debug)]
+pub struct Running<A: App> {
+    publisher: Publisher<A>,
+    shared: Arc<Shared>,
+    controls: BTreeMap<QueueName, watch::Sender<Control>>,
+    workers: Vec<JoinHandle<()>>,
+    /// Keepers of circuits, limits and orders, which never end by themselves.
+    keepers: Vec<JoinHandle<()>>,
+    /// Whether the broker was connected for this service alone.
+    owns_broker: bool,
+}
+
+/// A queue of the service, before it is bound to state and broker.
+struct Queue {
+    queue: QueueName,
+    policy: Resolved,
+    run: super::handler::RunFn,
+    recover: Option<super::handler::BoundRecoverFn>,
+    health: Option<BoundHealth>,
+}
+
+type BoundHealth = Arc<dyn Fn() -> ponos_core::broker::BoxFuture<'static, bool> + Send + Sync>;
+
+pub(crate) async fn start<A: App>(
+    service: Service<A>,
+    state: A::State,
+    broker: crate::Broker,
+    clock: Clock,
+    npm: Result<NpmFallbacks, String>,
+) -> Result<Running<A>, StartError> {
+    let mut problems = Vec::new();
+    let npm = npm.unwrap_or_else(|problem| {
+        problems.push(problem);
+        NpmFallbacks::default()
+    });
+    let topology = topology(&service);
+    let queues = bind(&service, &Arc::new(state), &npm, &mut problems);
+    check_queues(&queues, &mut problems);
+    check_dependencies(&service.dependencies, &queues, &mut problems);
+    if !problems.is_empty() {
+        return Err(StartError::Definition { app: A::NAME, problems });
+    }
+    let failed = |source| StartError::Broker { app: A::NAME, source };
+    let owns_broker = broker.is_unconnected();
+    let broker = broker.connect().await.map_err(failed)?;
+    match clock.timeout(BROKER_DEADLINE, broker.declare(&topology)).await {
+        Some(declared) => declared.map_err(failed)?,
+        None => return Err(failed(no_answer("the declaration of queues"))),
+    }
+    Ok(launch(service, queues, broker, clock, owns_broker))
+}
+
+fn no_answer(what: &str) -> BrokerError {
+    let kind = ponos_core::broker::BrokerErrorKind::Unavailable;
+    BrokerError::new(
+        kind,
+        format!("{what} was not answered within {BROKER_DEADLINE:?}: is the broker overloaded?"),
+    )
+}
+
+/// Everything that the service publishes, hears and serves.
+fn topology<A: App>(service: &Service<A>) -> Topology {
+    let mut events: BTreeSet<EventName> =
+        A::emits().iter().map(|info| super::event_name(info.name)).collect();
+    events.extend(service.tasks.iter().flat_map(|task| &task.emits).map(|info| super::event_name(info.name)));
+    let mut subscriptions = Vec::new();
+    let mut tasks: BTreeSet<QueueName> = service.tasks.iter().map(super::TaskDef::queue).collect();
+    for reaction in &service.reactions {
+        let event = super::event_name(reaction.event.name);
+        events.insert(event.clone());
+        subscriptions.push((reaction.queue::<A>(), event));
+        tasks.extend(reaction.creates.iter().map(|&name| queue_of_task(name)));
+    }
+    if service.errored_events != super::ErroredEvents::Off {
+        events.insert(crate::worker::errored_event());
+    }
+    Topology {
+        app: Some(super::app_name::<A>()),
+        events: events.into_iter().collect(),
+        subscriptions,
+        tasks: tasks.into_iter().collect(),
+    }
+}
+
+fn bind<A: App>(
+    service: &Service<A>,
+    state: &Arc<A::State>,
+    npm: &NpmFallbacks,
+    problems: &mut Vec<String>,
+) -> Vec<Queue> {
+    let mut queues = Vec::new();
+    for reaction in &service.reactions {
+        queues.push(Queue {
+            queue: reaction.queue::<A>(),
+            policy: reaction.policy.resolve(reaction.event.name, problems),
+            run: Arc::clone(&reaction.run),
+            recover: None,
+            health: None,
+        });
+    }
+    for task in &service.tasks {
+        let run = {
+            let (run, state) = (Arc::clone(&task.run), Arc::clone(state));
+            Arc::new(move |job| run(job, Arc::clone(&state)))
+        };
+        let recover = task.recover.clone().map(|recover| {
+            let state = Arc::clone(state);
+            Arc::new(move |job, why| recover(job, Arc::clone(&state), why)) as super::handler::BoundRecoverFn
+        });
+        queues.push(Queue {
+            queue: task.queue(),
+            policy: (task.resolve)(npm, problems),
+            run,
+            recover,
+            health: task.health.clone().map(|health| bind_health::<A>(health, state)),
+        });
+    }
+    for (name, dependency) in &service.dependencies {
+        if let Some(health) = &dependency.health {
+            let first =
+                queues.iter_mut().find(|queue| queue.policy.depends_on.as_deref() == Some(name.as_str()));
+            if let Some(queue) = first {
+                queue.health = Some(bind_health::<A>(Arc::clone(health), state));
+            }
+        }
+    }
+    queues
+}
+
+fn bind_health<A: App>(health: super::handler::HealthCheck<A>, state: &Arc<A::State>) -> BoundHealth {
+    let state = Arc::clone(state);
+    Arc::new(move || health(Arc::clone(&state)))
+}
+
+/// All queue names of a service are distinct.
+fn check_queues(queues: &[Queue], problems: &mut Vec<String>) {
+    let mut seen = BTreeMap::new();
+    for queue in queues {
+        let kind = if queue.policy.retry.is_some() { "task" } else { "reaction" };
+        if let Some(other) = seen.insert(queue.queue.clone(), kind) {
+            problems.push(if other == kind {
+                format!("two handlers for `{}`: a queue has one handler; remove one, or let one do both", queue.queue)
+            } else {
+                format!(
+                    "a task and a reaction would share the queue `{}`: rename the task, so that it does not read like an event after the application's name",
+                    queue.queue
+                )
+            });
+        }
+    }
+}
+
+/// Handlers that share a dependency agree about what they share.
+fn check_dependencies<A: App>(
+    dependencies: &BTreeMap<String, DependencyPolicy<A>>,
+    queues: &[Queue],
+    problems: &mut Vec<String>,
+) {
+    for (name, dependency) in dependencies {
+        if !queues.iter().any(|queue| queue.policy.depends_on.as_deref() == Some(name.as_str())) {
+            problems.push(format!("no handler says `.depends_on(\"{name}\")`: add it to those that need it, or remove the dependency"));
+        }
+        if let Some(Err(error)) = dependency.rate.map(|rate| rate.validate()) {
+            problems.push(format!("dependency `{name}`: {error}"));
+        }
+        if let Some(Err(error)) = dependency.breaker.map(|breaker| breaker.validate()) {
+            problems.push(format!("dependency `{name}`: {error}"));
+        }
+    }
+    let mut rates = BTreeMap::new();
+    for queue in queues {
+        let (Some(name), Some(rate)) = (&queue.policy.depends_on, queue.policy.rate) else {
+            continue;
+        };
+        let shared = dependencies.get(name).and_then(|dependency| dependency.rate);
+        let first = *rates.entry(name.clone()).or_insert(shared.unwrap_or(rate));
+        if first != rate {
+            problems.push(format!(
+                "the handlers that depend on `{name}` name different rate limits, but share one: name it once, with `.dependency(\"{name}\", |d| d.rate_limit(…))`"
+            ));
+        }
+    }
+}
+
+fn launch<A: App>(
+    service: Service<A>,
+    queues: Vec<Queue>,
+    broker: Arc<dyn Broker>,
+    clock: Clock,
+    owns_broker: bool,
+) -> Running<A> {
+    let local = Arc::new(Local {
+        version: service.version.as_deref().map(Into::into),
+        #[cfg(feature = "reqwest")]
+        http: crate::http::Client::new(service.http, clock.clone()),
+        ..Local::new(super::app_name::<A>(), clock.clone())
+    });
+    let shared = Arc::new(Shared {
+        local: Arc::clone(&local),
+        journal: broker.journal(),
+        broker: Arc::clone(&broker),
+        hooks: service.hooks,
+        errored_events: service.errored_events,
+        solo: Arc::new(Solo::new()),
+    });
+    let mut keepers = Vec::new();
+    let circuits = circuits(&queues, &service.dependencies, &shared, &mut keepers);
+    let limiters = limiters(&queues, &service.dependencies, &shared, &mut keepers);
+    let mut controls = BTreeMap::new();
+    let mut workers = Vec::new();
+    for (member, queue) in queues.into_iter().enumerate() {
+        let key = share_key(&queue);
+        let spec = QueueSpec {
+            circuit: circuits.get(&key).map(|circuit| (Arc::clone(circuit), member)),
+            limiter: limiters.get(&key).map(Arc::clone),
+            queue: queue.queue.clone(),
+            policy: queue.policy,
+            run: queue.run,
+            recover: queue.recover,
+        };
+        let (control, receiver) = watch::channel(Control::default());
+        controls.insert(queue.queue, control);
+        workers.push(QueueWorker::new(Arc::new(spec), Arc::clone(&shared), receiver));
+    }
+    keepers.push(clock.spawn(keep_orders(Arc::clone(&shared), controls.clone())));
+    let workers = workers.into_iter().map(|worker| clock.spawn(worker.run())).collect();
+    let publisher = Publisher::new(local, broker);
+    Running { publisher, shared, controls, workers, keepers, owns_broker }
+}
+
+/// What a queue's breaker and limit are shared under: its dependency, or itself. A queue's name holds a dot, a
+/// dependency's does not, so they never meet.
+fn share_key(queue: &Queue) -> String {
+    queue.policy.depends_on.clone().unwrap_or_else(|| queue.queue.to_string())
+}
+
+fn circuits<A: App>(
+    queues: &[Queue],
+    dependencies: &BTreeMap<String, DependencyPolicy<A>>,
+    shared: &Arc<Shared>,
+    keepers: &mut Vec<JoinHandle<()>>,
+) -> BTreeMap<String, Arc<Circuit>> {
+    let mut circuits = BTreeMap::new();
+    for queue in queues {
+        let key = share_key(queue);
+        let named = dependencies.get(&key).and_then(|dependency| dependency.breaker);
+        let Some(config): Option<BreakerConfig> = queue.policy.breaker.map(|own| named.unwrap_or(own)) else {
+            continue;
+        };
+        if circuits.contains_key(&key) {
+            continue;
+        }
+        let health =
+            queues.iter().filter(|other| share_key(other) == key).find_map(|other| other.health.clone());
+        let clock = shared.local.clock.clone();
+        let circuit = Arc::new(Circuit::new(key.clone(), config, health, shared.hooks.clone(), clock));
+        keepers.push(shared.local.clock.spawn(Arc::clone(&circuit).keep()));
+        circuits.insert(key, circuit);
+    }
+    circuits
+}
+
+fn limiters<A: App>(
+    queues: &[Queue],
+    dependencies: &BTreeMap<String, DependencyPolicy<A>>,
+    shared: &Arc<Shared>,
+    keepers: &mut Vec<JoinHandle<()>>,
+) -> BTreeMap<String, Arc<Limiter>> {
+    let mut limiters = BTreeMap::new();
+    for queue in queues {
+        let key = share_key(queue);
+        let named = dependencies.get(&key).and_then(|dependency| dependency.rate);
+        let Some(rate) = named.or(queue.policy.rate) else {
+            continue;
+        };
+        if limiters.contains_key(&key) {
+            continue;
+        }
+        let users =
+            queues.iter().filter(|other| share_key(other) == key).map(|other| other.queue.clone()).collect();
+        let limiter = Arc::new(Limiter::new(rate, users));
+        let (app, broker, clock) =
+            (shared.local.app.clone(), Arc::clone(&shared.broker), shared.local.clock.clone());
+        keepers.push(shared.local.clock.spawn(Arc::clone(&limiter).keep_fresh(app, broker, clock)));
+        limiters.insert(key, limiter);
+    }
+    limiters
+}
+
+/// Carries out standing orders, also those that were given before this instance started.
+async fn keep_orders(shared: Arc<Shared>, controls: BTreeMap<QueueName, watch::Sender<Control>>) {
+    let clock = &shared.local.clock;
+    loop {
+        let query = Inspect::Orders(shared.local.app.clone());
+        match clock.timeout(BROKER_DEADLINE, shared.broker.inspect(query)).await {
+            Some(Ok(answer)) => carry_out(&answer.into_orders(), &controls, clock.wall()),
+            Some(Err(error)) => tracing::debug!(%error, "standing orders cannot be read; the last ones hold"),
+            None => {}
+        }
+        clock.background_sleep(ORDERS_INTERVAL).await;
+    }
+}
+
+fn carry_out(
+    orders: &[Order],
+    controls: &BTreeMap<QueueName, watch::Sender<Control>>,
+    now: ponos_core::id::Timestamp,
+) {
+    for (queue, control) in controls {
+        let order =
+            orders.iter().find(|order| order.queue == *queue && order.until.is_none_or(|until| now < until));
+        let paused = order.is_some_and(|order| order.action == OrderAction::Pause);
+        control.send_if_modified(|control| {
+            let changed = control.paused != paused;
+            if changed {
+                tracing::info!(%queue, paused, by = order.map(|o| o.by.as_str()), reason = order.map(|o| o.reason.as_str()), "standing order");
+            }
+            control.paused = paused;
+            changed
+        });
+    }
+}
+
+impl<A: App> Running<A> {
+    /// Publishes in the name of the application, for what starts outside its tasks.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<A> {
+        self.publisher.clone()
+    }
+
+    /// Pauses one of the service's queues until [`resume`](Self::resume), in every instance, also those that start later.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be reached.
+    pub async fn pause(&self, queue: &QueueName, reason: &str) -> Result<(), BrokerError> {
+        self.steer(queue, OrderAction::Pause, reason).await
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be reached.
+    pub async fn resume(&self, queue: &QueueName, reason: &str) -> Result<(), BrokerError> {
+        self.steer(queue, OrderAction::Resume, reason).await
+    }
+
+    async fn steer(&self, queue: &QueueName, action: OrderAction, reason: &str) -> Result<(), BrokerError> {
+        let local = &self.shared.local;
+        let order = Order {
+            queue: queue.clone(),
+            action,
+            by: local.host.to_string(),
+            reason: reason.to_owned(),
+            at: local.clock.wall(),
+            until: None,
+        };
+        self.shared.broker.steer(order.clone()).await?;
+        // Here at once; the other instances look within a second.
+        if let Some((queue, control)) = self.controls.get_key_value(queue) {
+            carry_out(&[order], &BTreeMap::from([(queue.clone(), control.clone())]), local.clock.wall());
+        }
+        Ok(())
+    }
+
+    /// Stops the intake, lets running handlers finish for up to 25 s, cuts off and hands back what still runs, settles
+    /// and closes. What was handed back runs again; it spends no attempt.
+    pub async fn shutdown(self) {
+        self.shutdown_within(SHUTDOWN_DEADLINE).await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another deadline for running handlers.
+    pub async fn shutdown_within(mut self, deadline: Duration) {
+        let clock = self.shared.local.clock.clone();
+        let stop_by = Some(clock.now() + deadline);
+        for control in self.controls.values() {
+            control.send_modify(|control| control.stop_by = stop_by);
+        }
+        for worker in std::mem::take(&mut self.workers) {
+            // A worker that panicked has let go of its jobs; the others still end in order.
+            let _ = worker.await;
+        }
+        for keeper in &self.keepers {
+            keeper.abort();
+        }
+        if self.owns_broker {
+            match clock.timeout(BROKER_DEADLINE, self.shared.broker.close()).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the broker was not closed cleanly; what it held returns by itself")
+                }
+                None => tracing::warn!("the broker did not close in time; what it held returns by itself"),
+            }
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<A: App> Running<A> {
+    /// The queues that are worked at the moment.
+    pub(crate) fn served(&self) -> Vec<QueueName> {
+        let working = |control: &watch::Sender<Control>| *control.borrow() == Control::default();
+        self.controls.iter().filter(|(_, control)| working(control)).map(|(queue, _)| queue.clone()).collect()
+    }
+}
+
+impl<A: App> Drop for Running<A> {
+    fn drop(&mut self) {
+        for task in self.workers.iter().chain(&self.keepers) {
+            task.abort();
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn until_told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

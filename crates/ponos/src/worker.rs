@@ -1,0 +1,49 @@
+//! The uniform worker: what happens to every job, whatever its handler.
+//!
+//! One *queue worker* per queue owns its intake, its buffer and the jobs in flight. A job runs as a task of its own,
+//! settles itself and reports back by message. What several queues share (a circuit, a rate limit, the process) is a
+//! small state machine behind a lock that is held for nanoseconds and never across an await.
+//!
+//! # The pipeline, in its only order
+//!
+//! 1. **Intake** takes what the prefetch allows, unless the queue is paused, its circuit is open or the service stops.
+//! 2. **Deduplication** recognises what this process has done already.
+//! 3. **Suspicion**: a job that may have killed its process runs alone.
+//! 4. **Rate limit**, then **circuit**: both are asked before each start and neither costs an attempt.
+//! 5. **Attempt**: decode, run within the time limit, catch a panic.
+//! 6. **Decision**: done, again at a time, recover, or failed; a pure function of policy and outcome.
+//! 7. **Settlement**: the effects and the verdict, as one value, until the broker has taken it.
+
+mod attempt;
+mod circuit;
+mod limiter;
+mod queue;
+mod settle;
+mod solo;
+
+pub use circuit::{CircuitChange, CircuitState};
+
+pub(crate) use circuit::Circuit;
+pub(crate) use limiter::Limiter;
+pub(crate) use queue::{Control, QueueSpec, QueueWorker};
+pub(crate) use settle::errored_event;
+pub(crate) use solo::Solo;
+
+use std::sync::Arc;
+
+use ponos_core::broker::Broker;
+use ponos_core::journal::Journal;
+
+use crate::context::Local;
+use crate::service::{ErroredEvents, Hooks};
+
+/// What the queue workers of one running service share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) local: Arc<Local>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) journal: Option<Arc<dyn Journal>>,
+    pub(crate) hooks: Hooks,
+    pub(crate) errored_events: ErroredEvents,
+    pub(crate) solo: Arc<Solo>,
+}

@@ -1,0 +1,108 @@
+//! A rate limit that all instances of a service share without asking each other.
+//!
+//! Each instance takes limit ÷ N, where N is the highest consumer count among this application's queues that use the
+//! limit. The count is refreshed every five seconds and a new instance waits for its first one, so the overshoot during
+//! a change is at most one period's worth.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ponos_core::broker::{Broker, Inspect};
+use ponos_core::name::{AppName, QueueName};
+use ponos_core::policy::{Gcra, Moment, Rate};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+/// How often the number of instances is looked up.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How much longer than the interval the others are given to look.
+const LOOK_UP_MARGIN: Duration = Duration::from_millis(500);
+
+/// How long a look-up may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// One rate limit of this process.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    gcra: Mutex<Gcra>,
+    /// The queues that use it.
+    queues: Vec<QueueName>,
+    /// Whether the number of instances is known; until then nothing starts.
+    known: watch::Sender<bool>,
+    /// Whether this instance consumes one of the queues, and so is counted by the others.
+    counted: watch::Sender<bool>,
+}
+
+impl Limiter {
+    pub(crate) fn new(rate: Rate, queues: Vec<QueueName>) -> Self {
+        Self { gcra: Mutex::new(Gcra::new(rate)), queues, known: watch::Sender::new(false), counted: watch::Sender::new(false) }
+    }
+
+    /// Is told when the number of instances is known.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.known.subscribe()
+    }
+
+    /// When a job may start; `None` while the number of instances is not known.
+    pub(crate) fn earliest(&self, now: Moment) -> Option<Moment> {
+        self.known.borrow().then(|| self.gcra.lock().unwrap_or_else(PoisonError::into_inner).earliest(now))
+    }
+
+    /// Takes the right to start a job now; otherwise says when there may be one.
+    pub(crate) fn take(&self, now: Moment) -> Result<(), Moment> {
+        self.gcra.lock().unwrap_or_else(PoisonError::into_inner).try_take(now)
+    }
+
+    /// This instance now consumes one of the queues.
+    pub(crate) fn subscribed(&self) {
+        self.counted.send_if_modified(|counted| !std::mem::replace(counted, true));
+    }
+
+    /// Keeps the number of instances fresh, for ever.
+    ///
+    /// An instance that finds others waits until each of them has looked once more and has made room: otherwise all of
+    /// them together would be too fast for as long as a look-up's interval.
+    pub(crate) async fn keep_fresh(self: Arc<Self>, app: AppName, broker: Arc<dyn Broker>, clock: Clock) {
+        if self.counted.subscribe().wait_for(|counted| *counted).await.is_err() {
+            return;
+        }
+        let mut made_room = None;
+        loop {
+            let looked_up = clock.timeout(LOOK_UP, broker.inspect(Inspect::Queues(Some(app.clone())))).await;
+            match looked_up {
+                Some(Ok(answer)) => {
+                    let consumers = |queue| answer_consumers(&answer, queue);
+                    let instances = self.queues.iter().map(consumers).max().unwrap_or(1).max(1);
+                    let mut gcra = self.gcra.lock().unwrap_or_else(PoisonError::into_inner);
+                    if gcra.share() != instances {
+                        gcra.set_share(instances, clock.now());
+                    }
+                    drop(gcra);
+                    let now = clock.now();
+                    if instances == 1 || now >= *made_room.get_or_insert(now + REFRESH + LOOK_UP_MARGIN) {
+                        self.known.send_if_modified(|known| !std::mem::replace(known, true));
+                    }
+                }
+                // The last share holds: never unlimited, never a crash.
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the number of instances is not known; the last share holds")
+                }
+                None => tracing::warn!("the number of instances was not told in time; the last share holds"),
+            }
+            if *self.known.borrow() {
+                clock.background_sleep(REFRESH).await;
+            } else {
+                clock.sleep(Duration::from_millis(250)).await;
+            }
+        }
+    }
+}
+
+fn answer_consumers(answer: &ponos_core::broker::Inspection, queue: &QueueName) -> u32 {
+    let ponos_core::broker::Inspection::Queues(stats) = answer else {
+        return 0;
+    };
+    stats.iter().find(|stats| stats.queue == *queue).map_or(0, |stats| stats.consumers)
+}

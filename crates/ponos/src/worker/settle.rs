@@ -1,0 +1,186 @@
+//! Settling until the broker has taken it. The handler never runs again for a settlement that is late.
+
+use std::time::Duration;
+
+use ponos_core::broker::{
+    BrokerErrorKind, Delivery, Destination, Outgoing, Published, SettleError, Settlement, Topology, Verdict,
+};
+use ponos_core::envelope::{GaveUp, GaveUpReason, MessageName, Recovery, Report};
+use ponos_core::name::EventName;
+
+use super::Shared;
+use super::queue::QueueSpec;
+use crate::context::new_envelope;
+use crate::publisher::published_record;
+use crate::service::ErroredEvents;
+
+/// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a broker may take for one settlement: its deadline for confirms.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What became of a settlement.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// The broker has taken it.
+    Taken,
+    /// The job is no longer this worker's.
+    Lost {
+        /// Whether all effects were sent before: it is done, and comes again.
+        sent: bool,
+    },
+    /// The broker will never take what the handler published; the job failed instead, for this reason.
+    Unpublishable(String),
+}
+
+/// Settles `delivery`. While the broker does not take it, the result is kept and tried again.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves open whether the delivery was settled.
+pub(crate) async fn until_taken(
+    spec: &QueueSpec,
+    shared: &Shared,
+    delivery: &Delivery,
+    mut settlement: Settlement,
+) -> Settled {
+    add_errored_event(spec, shared, delivery, &mut settlement);
+    let clock = &shared.local.clock;
+    let mut unpublishable = None;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        // Most settlements send nothing and are taken at once: only what may be needed again is copied.
+        let kept = settlement.clone();
+        let settled = clock.timeout(SETTLE_DEADLINE, shared.broker.settle(delivery, settlement)).await;
+        settlement = kept;
+        let problem = match settled {
+            Some(Ok(outcomes)) => {
+                record(shared, &settlement.send, &outcomes);
+                return unpublishable.map_or(Settled::Taken, Settled::Unpublishable);
+            }
+            Some(Err(SettleError::Lost { sent })) => {
+                tracing::warn!("the job was taken away before it was settled: it runs again elsewhere");
+                return Settled::Lost { sent };
+            }
+            Some(Err(SettleError::NotSent(outcomes))) => {
+                if let Some(problem) = never(&outcomes, &settlement.send) {
+                    tracing::error!(problem, "what the handler published is refused for good");
+                    settlement = give_up(spec, shared, delivery, &problem);
+                    unpublishable = Some(problem);
+                    continue;
+                }
+                declare_missing(shared, &settlement.send, &outcomes).await;
+                SettleError::NotSent(outcomes).to_string()
+            }
+            Some(Err(SettleError::Unavailable(error))) if error.kind() == BrokerErrorKind::Closed => {
+                return Settled::Lost { sent: false };
+            }
+            Some(Err(error)) => error.to_string(),
+            None => format!("no answer within {SETTLE_DEADLINE:?}"),
+        };
+        tracing::warn!(problem, ?pause, "not settled yet; the result is kept and tried again");
+        clock.sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn record(shared: &Shared, send: &[Outgoing], outcomes: &[Published]) {
+    let Some(journal) = &shared.journal else { return };
+    for (message, outcome) in send.iter().zip(outcomes) {
+        if let Published::Confirmed { queues } = outcome {
+            journal.append(published_record(message, *queues, &shared.local));
+        }
+    }
+}
+
+/// Why a message will never be taken, if so.
+fn never(outcomes: &[Published], send: &[Outgoing]) -> Option<String> {
+    outcomes.iter().zip(send).find_map(|(outcome, message)| match outcome {
+        Published::Refused(error) if !error.is_temporary() && error.kind() != BrokerErrorKind::Closed => {
+            Some(format!("`{}` cannot be published: {error}", message.envelope.name))
+        }
+        _ => None,
+    })
+}
+
+/// A task of this application whose queue nobody has declared yet: a handler created it, another service serves it.
+async fn declare_missing(shared: &Shared, send: &[Outgoing], outcomes: &[Published]) {
+    let missing = send.iter().zip(outcomes).filter_map(|(message, outcome)| match (&message.to, outcome) {
+        (Destination::Queue(queue), Published::Returned) => Some(queue.clone()),
+        _ => None,
+    });
+    let tasks: Vec<_> = missing.collect();
+    if !tasks.is_empty() {
+        let topology = Topology { app: Some(shared.local.app.clone()), tasks, ..Topology::default() };
+        if let Err(error) = shared.broker.declare(&topology).await {
+            tracing::warn!(%error, "a queue that a task was created for cannot be declared");
+        }
+    }
+}
+
+fn give_up(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, problem: &str) -> Settlement {
+    let reason = GaveUpReason::Stopped;
+    let attempts = delivery.envelope.progress.attempt;
+    Settlement::just(Verdict::Failed(Box::new(Report {
+        queue: spec.queue.clone(),
+        gave_up: GaveUp { reason, error: problem.to_owned(), attempts },
+        recovery: Recovery::None,
+        at: shared.local.clock.wall(),
+        fingerprint: Report::fingerprint(&spec.queue, reason, problem),
+        history: delivery.envelope.progress.history.clone(),
+        version: shared.local.version.as_ref().map(ToString::to_string),
+        host: shared.local.host.to_string(),
+    })))
+}
+
+/// Adds the npm package's event `worker.errored` to a settlement that fails the job, where the service wants it.
+fn add_errored_event(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, settlement: &mut Settlement) {
+    let Verdict::Failed(report) = &settlement.verdict else {
+        return;
+    };
+    let payload = match shared.errored_events {
+        ErroredEvents::Off => return,
+        ErroredEvents::WithoutPayload => serde_json::Map::new(),
+        ErroredEvents::WithPayload => ponos_core::body::object(&delivery.envelope.body).unwrap_or_default(),
+    };
+    let envelope = &delivery.envelope;
+    let errored = serde_json::json!({
+        "originalJobPayload": payload,
+        "originalJobMeta": {
+            "messageId": envelope.id,
+            "appId": envelope.app,
+            "timestamp": envelope.published_at,
+            "headers": {"publisherWorkerName": envelope.publisher.as_deref()},
+        },
+        "originalWorkerName": spec.queue,
+        "error": {
+            "name": report.gave_up.reason.as_str(),
+            "message": report.gave_up.error,
+        },
+    });
+    let Ok(body) = ponos_core::body::encode(&envelope.tid, &errored) else {
+        tracing::warn!("the failure is too large for a `worker.errored` event; none is emitted");
+        return;
+    };
+    let name = errored_event();
+    let effect = ponos_core::id::Effect {
+        parent: envelope.id,
+        queue: spec.queue.as_str(),
+        phase: "errored",
+        name: name.as_str(),
+        payload: &body,
+        occurrence: 0,
+    };
+    let id = ponos_core::id::MessageId::of_effect(&effect);
+    let cause = ponos_core::envelope::Cause::of(envelope);
+    let publisher = Some(spec.queue.as_str().into());
+    let event = new_envelope(&shared.local, &cause, id, MessageName::Event(name.clone()), publisher, body);
+    settlement.send.push(Outgoing { to: Destination::Event(name), envelope: event });
+}
+
+/// The npm package's event for a job that failed for good.
+pub(crate) fn errored_event() -> EventName {
+    EventName::from_checked("worker.errored")
+}
