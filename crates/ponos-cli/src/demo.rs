@@ -101,39 +101,27 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let home = Home::new(args.broker)?;
     let broker = home.broker()?;
-    let mut stage = Stage::set(broker, console.clone()).await?;
-    let traffic = Traffic::new(seed, webhooks, !args.ci);
+    let stage = Stage::set(broker, console.clone()).await?;
+    let mut script = Script::new(Traffic::new(seed, webhooks, !args.ci), console.clone());
+    script.opening(&stage, &home.shown(), home.is_temporary(), seed);
 
     let limit = started + if args.ci { CI_LIMIT } else { LIMIT };
-    let audience = async {
-        if args.ci {
-            // The exit code is what is waited for, whoever reads or does not read the story.
-            std::future::pending().await
-        }
-        console.closed().await;
-    };
-    let (code, mut script) = {
-        let mut script = Script::new(traffic, console.clone());
-        let play = async {
-            script.opening(&stage, &home.shown(), home.is_temporary(), seed);
-            let in_time = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, script.play(&mut stage)).await;
-            if in_time.is_err() {
+    let ended = tokio::select! {
+        played = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, script.play(&stage)) => {
+            if played.is_err() {
                 console.say("demo", Tone::Bad, "the time is up: the story ends here, the books are closed as they stand");
             }
-        };
-        let code = tokio::select! {
-            () = play => None,
-            () = audience => Some(ExitCode::SUCCESS),
-            _ = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
-        };
-        (code, script)
+            None
+        }
+        () = nobody_reads(console, args.ci) => Some(ExitCode::SUCCESS),
+        _ = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
     };
-    if let Some(code) = code {
+    if let Some(code) = ended {
         let _ = tokio::time::timeout(STOP_LIMIT, stage.strike()).await;
         return Ok(code);
     }
     let books = Books::close(&stage, script.ledger(), limit - 2 * STOP_LIMIT).await;
-    script.epilogue(&stage, &books, home.kept()).await;
+    script.epilogue(&books, home.kept());
     let code = if books.balance_closes() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if tokio::time::timeout(STOP_LIMIT, stage.strike()).await.is_err() {
         console.say("demo", Tone::Faint, "the services did not stop in time; the process ends");
@@ -143,6 +131,14 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
     }
     console.finish(STOP_LIMIT).await;
     Ok(code)
+}
+
+/// Waits until there is nobody left to tell the story to. With `--ci` it is the exit code that is waited for.
+async fn nobody_reads(console: &Console, ci: bool) {
+    if ci {
+        std::future::pending::<()>().await;
+    }
+    console.closed().await;
 }
 
 /// Where the broker's file lives.

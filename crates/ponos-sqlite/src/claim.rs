@@ -12,8 +12,9 @@ const CLAIM_BYTES: usize = 4 << 20;
 const NEXT: &str = "SELECT id, ?1, ready_at, losses, message_id, head, body FROM message
     WHERE state = 0 AND queue_id = ?2 AND ready_at <= ?3 ORDER BY ready_at, id LIMIT ?4";
 
-/// One message by its id, for tools that pick.
-const ONE: &str = "SELECT id, ?1, ready_at, losses, message_id, head, body FROM message
+/// One message by its id, for tools that pick. Left to itself SQLite takes the index of ready messages and reads them all.
+const ONE: &str =
+    "SELECT id, ?1, ready_at, losses, message_id, head, body FROM message INDEXED BY message_identity
     WHERE state = 0 AND queue_id = ?2 AND message_id = ?3 AND ready_at <= ?4";
 
 /// Claims up to `limit` rows for a consumer, in order. The flag: whether the queue may hold more.

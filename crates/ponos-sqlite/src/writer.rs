@@ -141,12 +141,12 @@ impl Writer {
         let mut closing = None;
         let mut next = first;
         let mut done = Ok(());
-        while done.is_ok() {
+        loop {
             if let Some(mut operation) = next.take() {
                 weight += operation.weight();
                 done = operation.run(&mut store.transaction());
                 group.push(operation);
-                if weight >= GROUP {
+                if weight >= GROUP || done.is_err() {
                     break;
                 }
             }

@@ -356,7 +356,7 @@ impl<A: App> Service<A> {
         broker: impl Into<crate::Broker>,
     ) -> Result<Running<A>, StartError> {
         let npm = NpmFallbacks::from_env(|name| std::env::var(name).ok());
-        start(self, state, broker.into(), Clock::real(), npm).await
+        running::start(self, state, broker.into(), Clock::real(), npm).await
     }
 }
 

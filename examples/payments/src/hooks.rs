@@ -42,6 +42,10 @@ pub const ADDRESS_VARIABLE: &str = "HOOKS_ADDR";
 /// <https://docs.github.com/en/webhooks/webhook-events-and-payloads#payload-cap>
 pub const MAX_BODY: usize = 25_000_000;
 
+/// Ten real webhooks, one `{"event":…,"payload":…}` a line: a part of those of octokit/webhooks (MIT, see the folder
+/// `data`).
+pub const REAL_WEBHOOKS: &str = include_str!("../data/webhooks.jsonl");
+
 /// The header with the kind of a webhook.
 const KIND_HEADER: &str = "x-github-event";
 

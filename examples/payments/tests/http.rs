@@ -81,7 +81,7 @@ async fn real_webhooks_are_accepted_and_those_that_map_to_nothing_are_counted() 
     let hooks = hooks().await;
     let base = hooks.url().unwrap();
     let url = format!("{base}/webhooks/github");
-    for line in include_str!("../data/webhooks.jsonl").lines() {
+    for line in hooks::REAL_WEBHOOKS.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         let kind = line["event"].as_str().unwrap();
         let (status, answer) = post(&url, &[JSON, ("X-GitHub-Event", kind)], line["payload"].to_string()).await;

@@ -11,6 +11,7 @@ use ponos::core::broker::{Inspect, QueueStats};
 use ponos::core::id::Tid;
 use ponos::core::journal::JournalQuery;
 use ponos::trace::Cascade;
+use ponos_example_payments::hooks;
 use ponos_example_payments::mail_provider::Deliveries;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -153,7 +154,7 @@ async fn nothing_is_lost_whatever_is_killed() {
     // What was promised is the broker's; whoever promised it may go.
     world.kill("cream");
     let mut pushes = BTreeSet::new();
-    for line in include_str!("../data/webhooks.jsonl").lines() {
+    for line in hooks::REAL_WEBHOOKS.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         let tid = world.post(&world.url("HOOKS_ADDR", "/webhooks/github"), line["event"].as_str(), &line["payload"]).await;
         if line["event"] == "push" && line["payload"]["deleted"] == false {

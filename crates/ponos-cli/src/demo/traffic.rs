@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ponos_example_payments::cream::CARD_LIMIT_CENTS;
-
-/// Real webhooks, a part of those of octokit/webhooks; see the example's `data/README.md`.
-const EMBEDDED: &str = include_str!("../../../../examples/payments/data/webhooks.jsonl");
+use ponos_example_payments::hooks::REAL_WEBHOOKS;
 
 /// Organisations that pay.
 const ORGS: [&str; 16] = [
@@ -34,7 +32,7 @@ struct Line<'a> {
 impl Webhook {
     /// Those that the program brings along.
     pub(super) fn embedded() -> Vec<Self> {
-        Self::parse(EMBEDDED).expect("the example's tests read the same lines")
+        Self::parse(REAL_WEBHOOKS).expect("the example's tests read the same lines")
     }
 
     /// Those in a file of the same form.

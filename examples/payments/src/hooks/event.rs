@@ -249,7 +249,7 @@ mod tests {
 
     /// The real ones.
     fn webhooks() -> impl Iterator<Item = (String, Map<String, Value>)> {
-        include_str!("../../data/webhooks.jsonl").lines().map(|line| {
+        super::super::REAL_WEBHOOKS.lines().map(|line| {
             let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
             let (Some(Value::String(kind)), Some(Value::Object(payload))) = (line.remove("event"), line.remove("payload"))
             else {
