@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use ponos::Broker;
 use ponos_example_payments::process;
 use tokio::time::Instant;
@@ -35,7 +36,7 @@ const CANNOT_BEGIN: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 /// When the whole demo is over at the latest: with `--ci`, and for people.
-const CI_LIMIT: Duration = Duration::from_secs(28);
+const CI_LIMIT: Duration = Duration::from_secs(27);
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// How much of the limit is kept for the books and for stopping.
@@ -101,11 +102,12 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let home = Home::new(args.broker)?;
     let broker = home.broker()?;
-    let stage = Stage::set(broker, console.clone()).await?;
+    let limit = started + if args.ci { CI_LIMIT } else { LIMIT };
+    let stage = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, Stage::set(broker, console.clone())).await;
+    let stage = stage.context("the services did not start in time")??;
     let mut script = Script::new(Traffic::new(seed, webhooks, !args.ci), console.clone());
     script.opening(&stage, &home.shown(), home.is_temporary(), seed);
 
-    let limit = started + if args.ci { CI_LIMIT } else { LIMIT };
     let ended = tokio::select! {
         played = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, script.play(&stage)) => {
             if played.is_err() {
@@ -114,7 +116,7 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
             None
         }
         () = nobody_reads(console, args.ci) => Some(ExitCode::SUCCESS),
-        _ = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
+        Ok(()) = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
     };
     if let Some(code) = ended {
         let _ = tokio::time::timeout(STOP_LIMIT, stage.strike()).await;
@@ -126,10 +128,7 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
     if tokio::time::timeout(STOP_LIMIT, stage.strike()).await.is_err() {
         console.say("demo", Tone::Faint, "the services did not stop in time; the process ends");
     }
-    if args.json {
-        console.json(&books.to_json());
-    }
-    console.finish(STOP_LIMIT).await;
+    console.finish(args.json.then(|| books.to_json()), STOP_LIMIT).await;
     Ok(code)
 }
 
@@ -151,18 +150,20 @@ enum Home {
 
 impl Home {
     fn new(broker: Option<String>) -> anyhow::Result<Self> {
-        use anyhow::Context;
         Ok(match broker {
             Some(url) => Self::Kept(url),
             None => {
                 let folder = tempfile::Builder::new().prefix("ponos-demo-").tempdir();
-                Self::Temporary(folder.context("cannot make a temporary folder: name a broker with --broker sqlite:demo.db")?)
+                Self::Temporary(
+                    folder.context(
+                        "cannot make a temporary folder: name a broker with --broker sqlite:demo.db",
+                    )?,
+                )
             }
         })
     }
 
     fn broker(&self) -> anyhow::Result<Broker> {
-        use anyhow::Context;
         match self {
             Self::Temporary(folder) => Ok(Broker::sqlite(folder.path().join("ponos.db"))),
             Self::Kept(url) => Broker::from_url(url).context("--broker"),

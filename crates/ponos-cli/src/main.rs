@@ -1,27 +1,123 @@
-//! The command line of Ponos.
+//! The command line of Ponos: what there is to see and to do without writing a program.
+//!
+//! A thin program over the library `ponos`: this file reads the command and ends with the exit code; each verb has a
+//! file of its own; `output` is the only way out, `error` the only way to fail.
 
+mod broker;
 mod demo;
+mod error;
+mod failed;
+mod json;
+mod names;
+mod output;
+mod publish;
+mod queues;
+mod steer;
+mod text;
+mod trace;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use self::error::{CliError, Exit};
+use self::output::Output;
+
+/// How long the process waits at its end for what the broker does in the background.
+const END: Duration = Duration::from_secs(2);
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  there were findings, something was not found, or the broker refused
+  2  the command was not understood
+  3  the broker cannot be reached or used
+
+Colours appear on a terminal only, and not with NO_COLOR.";
+
 /// Event-driven microservices whose rules are compile errors.
 #[derive(Debug, Parser)]
-#[command(name = "ponos", version)]
+#[command(name = "ponos", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
+    /// The broker [default: what PONOS_BROKER names, else sqlite:ponos.db]
+    #[arg(long, value_name = "URL", global = true)]
+    broker: Option<String>,
+
     #[command(subcommand)]
-    command: Command,
+    verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Verb {
     /// Shows what Ponos does, in half a minute
+    #[command(after_help = "")]
     Demo(demo::DemoArgs),
+    /// Checks names of events and tasks
+    #[command(after_help = EXIT_CODES)]
+    Names(names::NamesArgs),
+    /// Emits an event or creates a task
+    #[command(after_help = EXIT_CODES)]
+    Publish(publish::PublishArgs),
+    /// Shows what waits in the queues
+    #[command(after_help = EXIT_CODES)]
+    Queues(queues::QueuesArgs),
+    /// Lists, shows, retries and discards jobs that failed
+    #[command(after_help = EXIT_CODES)]
+    Failed(failed::FailedArgs),
+    /// Shows what became of a transaction, as a tree
+    #[command(after_help = EXIT_CODES)]
+    Trace(trace::TraceArgs),
+    /// Pauses a queue, in every instance, until it is resumed
+    #[command(after_help = EXIT_CODES)]
+    Pause(steer::PauseArgs),
+    /// Ends a pause
+    #[command(after_help = EXIT_CODES)]
+    Resume(steer::ResumeArgs),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Demo(args) => demo::run(args),
-    }
+    let mut out = Output::stdout();
+    let done = match Cli::try_parse() {
+        // It has its own runtime and its own console, and says how it ends.
+        Ok(Cli { verb: Verb::Demo(args), .. }) => return demo::run(args),
+        Ok(cli) => run(cli, &mut out),
+        Err(error) if !error.use_stderr() => {
+            out.write(&error.to_string());
+            Ok(Exit::Ok)
+        }
+        Err(error) => Err(error.into()),
+    };
+    // First what was found, then what was wrong with it.
+    let written = out.finish();
+    let exit = match done.and_then(|exit| written.map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(error) => error.report(),
+    };
+    exit.into()
+}
+
+fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
+    let verb = match cli.verb {
+        Verb::Names(args) => return names::run(args, out),
+        verb => verb,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CliError::broker(format!("cannot start a runtime: {error}"), "free some memory, then try again")
+    })?;
+    let url = cli.broker.as_deref();
+    let done = runtime.block_on(async {
+        match verb {
+            Verb::Publish(args) => publish::run(args, url, out).await,
+            Verb::Queues(args) => queues::run(args, url, out).await,
+            Verb::Failed(args) => failed::run(args, url, out).await,
+            Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Pause(args) => steer::pause(args, url, out).await,
+            Verb::Resume(args) => steer::resume(args, url, out).await,
+            Verb::Names(_) | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
+        }
+    });
+    // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.
+    runtime.shutdown_timeout(END);
+    done
 }

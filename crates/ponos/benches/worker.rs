@@ -60,7 +60,8 @@ fn job() -> JobRun {
         template: "receipt".into(),
         amount_cents: 1900,
         recipients: vec!["billing@acme.example".into(), "cfo@acme.example".into()],
-        note: "thank you for your payment, it has been received and will be booked today; this is a receipt".into(),
+        note: "thank you for your payment, it has been received and will be booked today; this is a receipt"
+            .into(),
     }
 }
 

@@ -8,7 +8,6 @@ mod running;
 pub(crate) use hooks::Hooks;
 pub use hooks::{ErrorReport, Undecodable};
 pub use policy::{ReactionPolicy, TaskPolicy};
-#[cfg(feature = "testing")]
 pub(crate) use running::start;
 pub use running::{Running, StartError};
 
@@ -356,7 +355,7 @@ impl<A: App> Service<A> {
         broker: impl Into<crate::Broker>,
     ) -> Result<Running<A>, StartError> {
         let npm = NpmFallbacks::from_env(|name| std::env::var(name).ok());
-        running::start(self, state, broker.into(), Clock::real(), npm).await
+        start(self, state, broker.into(), Clock::real(), npm).await
     }
 }
 

@@ -45,5 +45,5 @@ pub(crate) struct Shared {
     pub(crate) journal: Option<Arc<dyn Journal>>,
     pub(crate) hooks: Hooks,
     pub(crate) errored_events: ErroredEvents,
-    pub(crate) solo: Arc<Solo>,
+    pub(crate) solo: Solo,
 }

@@ -495,7 +495,11 @@ async fn what_is_done_is_recognised_when_it_comes_again() {
     }
     let counter = Counter::default();
     let service = Service::<Unit>::new().task(quick, |p| p.concurrency(1));
-    let system = System::seeded(21).rough_as(ponos::Rough::seeded(21).per_mille(0)).service(service, counter.clone()).start().await;
+    let system = System::seeded(21)
+        .rough_as(ponos::Rough::seeded(21).per_mille(0))
+        .service(service, counter.clone())
+        .start()
+        .await;
     let envelope = raw("unit.work.do", br#"{"tid":"t","n":1}"#);
     for _ in 0..5 {
         publish_until_taken(&system, envelope.clone()).await;

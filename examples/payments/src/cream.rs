@@ -83,9 +83,15 @@ impl Card {
 async fn process_payment(task: PaymentProcess, cx: TaskCx<PaymentProcess>) -> Outcome {
     let PaymentProcess { org, amount_cents } = task;
     match cx.state().charge(amount_cents) {
-        Ok(()) => cx.emit(OrgPaymentProcessed { org, amount_cents })?,
+        Ok(()) => {
+            tracing::info!(%org, amount_cents, "the payment is taken");
+            cx.emit(OrgPaymentProcessed { org, amount_cents })?;
+        }
         // A declined card is a result and not an error: another attempt would be declined too.
-        Err(reason) => cx.emit(OrgPaymentFailed { org, amount_cents, reason })?,
+        Err(reason) => {
+            tracing::info!(%org, reason, "the payment is declined");
+            cx.emit(OrgPaymentFailed { org, amount_cents, reason })?;
+        }
     }
     Ok(())
 }
@@ -94,7 +100,9 @@ async fn process_payment(task: PaymentProcess, cx: TaskCx<PaymentProcess>) -> Ou
 pub fn service(pace: Pace) -> Service<Cream> {
     Service::new().version(env!("CARGO_PKG_VERSION")).task(process_payment, |p| match pace {
         Pace::Production => p.timeout(secs(20)).max_retries(8),
-        Pace::Demo => p.timeout(secs(2)).max_retries(4).retry(Backoff::exponential(millis(200)).max(millis(800))),
+        Pace::Demo => {
+            p.timeout(secs(2)).max_retries(4).retry(Backoff::exponential(millis(200)).max(millis(800)))
+        }
     })
 }
 
@@ -121,7 +129,11 @@ impl Config {
 /// # Errors
 ///
 /// When the port is taken or the broker cannot be used.
-pub async fn start(service: Service<Cream>, config: Config, broker: impl Into<Broker>) -> anyhow::Result<Served<Cream>> {
+pub async fn start(
+    service: Service<Cream>,
+    config: Config,
+    broker: impl Into<Broker>,
+) -> anyhow::Result<Served<Cream>> {
     let listener = HttpListener::bind(config.address, ADDRESS_VARIABLE).await?;
     let running = service.start(Card { limit_cents: CARD_LIMIT_CENTS }, broker).await?;
     let http = listener.serve(router(running.publisher()));
@@ -228,7 +240,10 @@ mod tests {
     async fn a_payment_that_is_taken_is_processed() {
         let cx = cx();
         process_payment(PaymentProcess { org: org(), amount_cents: 5_000 }, cx.clone()).await.unwrap();
-        assert_eq!(cx.emitted::<OrgPaymentProcessed>(), [OrgPaymentProcessed { org: org(), amount_cents: 5_000 }]);
+        assert_eq!(
+            cx.emitted::<OrgPaymentProcessed>(),
+            [OrgPaymentProcessed { org: org(), amount_cents: 5_000 }]
+        );
         assert_eq!(cx.emitted::<OrgPaymentFailed>(), []);
     }
 
@@ -237,7 +252,10 @@ mod tests {
         let cx = cx();
         process_payment(PaymentProcess { org: org(), amount_cents: 5_001 }, cx.clone()).await.unwrap();
         assert_eq!(cx.emitted::<OrgPaymentProcessed>(), []);
-        assert_eq!(cx.emitted::<OrgPaymentFailed>()[0].reason, "5001 cents are above the card's limit of 5000");
+        assert_eq!(
+            cx.emitted::<OrgPaymentFailed>()[0].reason,
+            "5001 cents are above the card's limit of 5000"
+        );
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn build_what_was_pushed(push: GithubPushed) -> Option<BuildStart> {
 
 async fn build(task: BuildStart, cx: TaskCx<BuildStart>) -> Outcome {
     cx.sleep(cx.state().takes).await;
+    tracing::info!(repo = task.repo, r#ref = task.r#ref, "built");
     cx.emit(BuildCompleted { repo: task.repo, commit: task.commit })?;
     Ok(())
 }
@@ -62,7 +63,9 @@ async fn build(task: BuildStart, cx: TaskCx<BuildStart>) -> Outcome {
 pub fn service(pace: Pace) -> Service<Deploy> {
     Service::new().version(env!("CARGO_PKG_VERSION")).on(build_what_was_pushed).task(build, |p| match pace {
         Pace::Production => p.timeout(mins(10)).concurrency(4).max_retries(3),
-        Pace::Demo => p.timeout(secs(2)).concurrency(4).max_retries(3).retry(Backoff::exponential(millis(200))),
+        Pace::Demo => {
+            p.timeout(secs(2)).concurrency(4).max_retries(3).retry(Backoff::exponential(millis(200)))
+        }
     })
 }
 
@@ -71,7 +74,11 @@ pub fn service(pace: Pace) -> Service<Deploy> {
 /// # Errors
 ///
 /// When the broker cannot be used.
-pub async fn start(service: Service<Deploy>, pace: Pace, broker: impl Into<Broker>) -> anyhow::Result<Served<Deploy>> {
+pub async fn start(
+    service: Service<Deploy>,
+    pace: Pace,
+    broker: impl Into<Broker>,
+) -> anyhow::Result<Served<Deploy>> {
     let takes = match pace {
         Pace::Production => millis(500),
         Pace::Demo => millis(20),
@@ -113,6 +120,9 @@ mod tests {
     async fn a_build_completes() {
         let cx = TaskCx::test(Builder { takes: Duration::ZERO });
         build(build_what_was_pushed(push(false)).unwrap(), cx.clone()).await.unwrap();
-        assert_eq!(cx.emitted::<BuildCompleted>(), [BuildCompleted { repo: "a/b".into(), commit: "c0ffee".into() }]);
+        assert_eq!(
+            cx.emitted::<BuildCompleted>(),
+            [BuildCompleted { repo: "a/b".into(), commit: "c0ffee".into() }]
+        );
     }
 }

@@ -77,7 +77,11 @@ impl Config {
 /// # Errors
 ///
 /// When the port is taken or the broker cannot be used.
-pub async fn start(service: Service<Hooks>, config: Config, broker: impl Into<Broker>) -> anyhow::Result<Served<Hooks>> {
+pub async fn start(
+    service: Service<Hooks>,
+    config: Config,
+    broker: impl Into<Broker>,
+) -> anyhow::Result<Served<Hooks>> {
     let listener = HttpListener::bind(config.address, ADDRESS_VARIABLE).await?;
     let running = service.start((), broker).await?;
     let http = listener.serve(router(running.publisher()));
@@ -114,15 +118,25 @@ async fn webhook(
     let answer = take(&shared, &headers, body).await;
     if let Err(problem) = &answer {
         shared.stats.count(Seen::Refused);
-        tracing::warn!(status = problem.status().as_u16(), problem = problem.detail(), "a webhook was refused");
+        tracing::warn!(
+            status = problem.status().as_u16(),
+            problem = problem.detail(),
+            "a webhook was refused"
+        );
     }
     Ok((StatusCode::ACCEPTED, Json(answer?)))
 }
 
-async fn take(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Answer, Problem> {
+async fn take(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Answer, Problem> {
     let kind = kind(headers)?;
     let payload: serde_json::Map<String, serde_json::Value> = json_body(headers, body)?;
-    let Some(event) = GithubEvent::of(kind, payload).map_err(|Malformed(detail)| Problem::unprocessable(detail))? else {
+    let Some(event) =
+        GithubEvent::of(kind, payload).map_err(|Malformed(detail)| Problem::unprocessable(detail))?
+    else {
         shared.stats.count(Seen::Ignored(kind));
         let reason = format!("`{}` maps to no event", kind.escape_debug());
         return Ok(Answer::Ignored { accepted: false, reason });
@@ -134,9 +148,11 @@ async fn take(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRej
 }
 
 fn kind(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = || Problem::bad_request("the header `X-GitHub-Event` is missing: it names the kind of the webhook");
+    let missing =
+        || Problem::bad_request("the header `X-GitHub-Event` is missing: it names the kind of the webhook");
     let kind = headers.get(KIND_HEADER).ok_or_else(missing)?;
-    let kind = kind.to_str().map_err(|_| Problem::bad_request("the header `X-GitHub-Event` is no text"))?.trim();
+    let kind =
+        kind.to_str().map_err(|_| Problem::bad_request("the header `X-GitHub-Event` is no text"))?.trim();
     if kind.is_empty() { Err(missing()) } else { Ok(kind) }
 }
 

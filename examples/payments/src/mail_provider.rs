@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::ledger::Delivery;
 use self::ledger::{Entry, Ledger};
-pub use self::mode::{ModeName, ModeRequest};
 use self::mode::{Behaviour, Modes};
+pub use self::mode::{ModeName, ModeRequest};
 use crate::http::{HttpListener, HttpServer, Problem, json_body};
 use crate::process;
 
@@ -124,7 +124,9 @@ async fn take_message(
     let key = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| Problem::bad_request("the header `Idempotency-Key` is missing"))?.to_owned();
     if key.len() > MAX_KEY_LEN {
-        return Err(Problem::bad_request(format!("the header `Idempotency-Key` is longer than {MAX_KEY_LEN} bytes")));
+        return Err(Problem::bad_request(format!(
+            "the header `Idempotency-Key` is longer than {MAX_KEY_LEN} bytes"
+        )));
     }
     let message: Message = json_body(&headers, body)?;
     if !message.to.contains('@') {
@@ -136,14 +138,19 @@ async fn take_message(
         let behaviour = inner.modes.next(&message.to);
         match behaviour {
             Behaviour::Broken => {
-                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the mail provider is out of order"));
+                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "out of order"));
             }
             Behaviour::MailboxFails => {
-                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot store mail for {}", message.to)));
+                return Err(Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the mailbox of {} fails", message.to),
+                ));
             }
             Behaviour::Busy { retry_after } => {
                 let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many mails at once");
-                return Ok(([(header::RETRY_AFTER, retry_after.as_secs().to_string())], problem).into_response());
+                return Ok(
+                    ([(header::RETRY_AFTER, retry_after.as_secs().to_string())], problem).into_response()
+                );
             }
             Behaviour::Ok => (deliver(&mut inner, key, message, tid), None),
             // The mail is delivered and only the answer is late: what a sender without a key would send twice.
@@ -156,7 +163,12 @@ async fn take_message(
     answer
 }
 
-fn deliver(inner: &mut Inner, key: String, message: Message, tid: Option<String>) -> Result<Response, Problem> {
+fn deliver(
+    inner: &mut Inner,
+    key: String,
+    message: Message,
+    tid: Option<String>,
+) -> Result<Response, Problem> {
     let taken = |number: usize| Json(serde_json::json!({ "number": number }));
     match inner.ledger.deliver(key, message, tid) {
         Ok(Entry::New(number)) => Ok((StatusCode::CREATED, taken(number)).into_response()),

@@ -36,7 +36,11 @@ impl TryFrom<String> for Org {
 
     fn try_from(name: String) -> Result<Self, InvalidOrg> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if (1..=MAX_LEN).contains(&name.len()) && name.bytes().all(fits) { Ok(Self(name)) } else { Err(InvalidOrg) }
+        if (1..=MAX_LEN).contains(&name.len()) && name.bytes().all(fits) {
+            Ok(Self(name))
+        } else {
+            Err(InvalidOrg)
+        }
     }
 }
 

@@ -118,6 +118,7 @@ async fn send_email(task: EmailSend, cx: TaskCx<EmailSend>) -> Outcome {
     let billing = name_on_card(&task.org, &cx).await?;
     let mail = receipt(&task, &billing.name);
     post(&mail, cx.id(), &cx).await?;
+    tracing::info!(org = %task.org, "the mail is sent");
     cx.emit(EmailSent { org: task.org, template: task.template })?;
     Ok(())
 }
@@ -165,15 +166,29 @@ async fn judge(who: &str, answer: reqwest::Response) -> Result<reqwest::Response
     if status.is_success() {
         return Ok(answer);
     }
-    let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let says: String = answer.text().await.unwrap_or_default().chars().take(SHOWN_ANSWER).collect();
+    let seconds =
+        answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let says = what_it_says(&answer.text().await.unwrap_or_default());
+    let status = status.as_u16();
     let error = format!("{who} answered {status}: {says}");
-    Err(match (status.as_u16(), seconds) {
-        (429, Some(seconds)) => Fail::retry_after(error, Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)),
+    Err(match (status, seconds) {
+        (429, Some(seconds)) => {
+            Fail::retry_after(error, Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+        }
         (408 | 429, _) => error.into(),
         (400..=499, _) => Fail::stop(error),
         _ => error.into(),
     })
+}
+
+/// The `detail` of a problem (RFC 9457), or the head of what was answered instead.
+fn what_it_says(answer: &str) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        detail: String,
+    }
+    let detail = serde_json::from_str(answer).map(|Problem { detail }| detail);
+    detail.as_deref().unwrap_or(answer).chars().take(SHOWN_ANSWER).collect()
 }
 
 /// The definition.
@@ -241,7 +256,12 @@ impl Config {
             Pace::Production => PROVIDER_TIMEOUT,
             Pace::Demo => Duration::from_secs(1),
         };
-        Self { billing: billing.into(), provider: provider.into(), provider_timeout, flagged: Flagged::default() }
+        Self {
+            billing: billing.into(),
+            provider: provider.into(),
+            provider_timeout,
+            flagged: Flagged::default(),
+        }
     }
 
     /// From the environment.
@@ -262,7 +282,11 @@ impl Config {
 /// # Errors
 ///
 /// When the broker cannot be used.
-pub async fn start(service: Service<Pheidi>, config: Config, broker: impl Into<Broker>) -> anyhow::Result<Served<Pheidi>> {
+pub async fn start(
+    service: Service<Pheidi>,
+    config: Config,
+    broker: impl Into<Broker>,
+) -> anyhow::Result<Served<Pheidi>> {
     let Config { billing, provider, provider_timeout, flagged } = config;
     let running = service.start(Mailer { billing, provider, provider_timeout, flagged }, broker).await?;
     Ok(Served::new(None, running))
@@ -301,8 +325,12 @@ mod tests {
     impl World {
         async fn new() -> Self {
             let free = "127.0.0.1:0".parse().unwrap();
-            let cream = cream::start(cream::service(Pace::Demo), cream::Config { address: free }, Broker::memory()).await.unwrap();
-            let provider = mail_provider::start(mail_provider::Config { address: free, file: None }).await.unwrap();
+            let cream =
+                cream::start(cream::service(Pace::Demo), cream::Config { address: free }, Broker::memory())
+                    .await
+                    .unwrap();
+            let provider =
+                mail_provider::start(mail_provider::Config { address: free, file: None }).await.unwrap();
             let flagged = Flagged::default();
             let cx = TaskCx::test(Mailer {
                 billing: cream.url().unwrap(),
@@ -334,7 +362,10 @@ mod tests {
     }
 
     fn task() -> EmailSend {
-        thank_the_payer(OrgPaymentProcessed { org: Org::try_from("acme".to_owned()).unwrap(), amount_cents: 1_905 })
+        thank_the_payer(OrgPaymentProcessed {
+            org: Org::try_from("acme".to_owned()).unwrap(),
+            amount_cents: 1_905,
+        })
     }
 
     fn mode(mode: ModeName) -> ModeRequest {
@@ -348,7 +379,10 @@ mod tests {
         let sent = world.deliveries().await.deliveries.remove(0);
         assert_eq!(sent.key, world.cx.id().to_string());
         assert_eq!(sent.tid.unwrap(), world.cx.tid().to_string());
-        assert_eq!((sent.to.as_str(), sent.subject.as_str()), ("billing@acme.example", "Your payment of $19.05"));
+        assert_eq!(
+            (sent.to.as_str(), sent.subject.as_str()),
+            ("billing@acme.example", "Your payment of $19.05")
+        );
         assert!(sent.text.contains(" Acme,\n"), "{}", sent.text);
         assert_eq!(world.cx.emitted::<EmailSent>().len(), 1);
         world.end().await;
@@ -369,14 +403,17 @@ mod tests {
     #[tokio::test]
     async fn what_the_provider_answers_decides_what_follows() {
         let world = World::new().await;
-        for (name, follows) in [
-            (ModeName::Broken, "Follows: Retry"),
-            (ModeName::Busy, "Follows: RetryAfter(7s)"),
+        for (name, follows, says) in [
+            (ModeName::Broken, "follows: Retry,", "the mail provider answered 500: out of order"),
+            (
+                ModeName::Busy,
+                "follows: RetryAfter(7s)",
+                "the mail provider answered 429: too many mails at once",
+            ),
         ] {
             world.mode(mode(name)).await;
             let fail = world.send().await.unwrap_err();
-            let follows = follows.strip_prefix("Follows: ").unwrap();
-            assert!(format!("{fail:?}").contains(&format!("follows: {follows}")), "{fail:?}");
+            assert!(format!("{fail:?}").contains(follows) && fail.to_string() == says, "{fail:?}");
         }
         assert_eq!(world.cx.emitted::<EmailSent>(), [], "an attempt that fails says nothing");
 

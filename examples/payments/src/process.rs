@@ -1,6 +1,8 @@
 //! What the binaries have in common: logs, addresses, an orderly end.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use ponos::Broker;
@@ -20,11 +22,16 @@ const DEFAULT_LOG: &str = "info";
 pub fn log() -> anyhow::Result<()> {
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
     let wanted = wanted.as_deref().unwrap_or(DEFAULT_LOG);
-    let filter: Targets = wanted
-        .parse()
-        .with_context(|| format!("RUST_LOG is `{}`: name a level, such as `debug` or `warn,ponos=debug`", wanted.escape_debug()))?;
-    let color = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(false);
+    let filter: Targets = wanted.parse().with_context(|| {
+        format!(
+            "RUST_LOG is `{}`: name a level, such as `debug` or `warn,ponos=debug`",
+            wanted.escape_debug()
+        )
+    })?;
+    let color = std::io::IsTerminal::is_terminal(&std::io::stderr())
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(false);
     tracing_subscriber::registry().with(lines).with(filter).init();
     Ok(())
 }
@@ -45,10 +52,23 @@ pub fn broker() -> anyhow::Result<Broker> {
 /// When the variable holds no address.
 pub fn address(variable: &str, port: u16) -> anyhow::Result<SocketAddr> {
     match std::env::var(variable) {
-        Ok(text) if !text.is_empty() => {
-            text.parse().with_context(|| format!("{variable} is `{}`: write 127.0.0.1:PORT", text.escape_debug()))
-        }
+        Ok(text) if !text.is_empty() => text
+            .parse()
+            .with_context(|| format!("{variable} is `{}`: write 127.0.0.1:PORT", text.escape_debug())),
         _ => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+    }
+}
+
+/// Says on the error output why a program could not start: what happened, then its causes.
+#[must_use]
+pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told when this fails too.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The five programs as five processes, started in the wrong order and killed.
 
+#![expect(clippy::unwrap_used, reason = "what a test relies on may end it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -35,8 +37,16 @@ impl World {
         // All are taken at once, so that they differ; what takes a port between this and the start is bad luck.
         let variables = ["CREAM_ADDR", "HOOKS_ADDR", "MAIL_PROVIDER_ADDR"];
         let listeners = variables.map(|variable| (variable, TcpListener::bind("127.0.0.1:0").unwrap()));
-        let addresses = listeners.iter().map(|(variable, listener)| (*variable, listener.local_addr().unwrap())).collect();
-        Self { folder: tempfile::tempdir().unwrap(), addresses, running: BTreeMap::new(), client: Client::new() }
+        let addresses = listeners
+            .iter()
+            .map(|(variable, listener)| (*variable, listener.local_addr().unwrap()))
+            .collect();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            addresses,
+            running: BTreeMap::new(),
+            client: Client::new(),
+        }
     }
 
     fn binary(name: &str) -> &'static str {
@@ -105,7 +115,12 @@ impl World {
     }
 
     async fn pay(&self, org: &str, amount_cents: u64) -> String {
-        self.post(&self.url("CREAM_ADDR", "/payments"), None, &json!({ "org": org, "amount_cents": amount_cents })).await
+        self.post(
+            &self.url("CREAM_ADDR", "/payments"),
+            None,
+            &json!({ "org": org, "amount_cents": amount_cents }),
+        )
+        .await
     }
 
     async fn provider(&self, mode: Value) {
@@ -156,7 +171,9 @@ async fn nothing_is_lost_whatever_is_killed() {
     let mut pushes = BTreeSet::new();
     for line in hooks::REAL_WEBHOOKS.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
-        let tid = world.post(&world.url("HOOKS_ADDR", "/webhooks/github"), line["event"].as_str(), &line["payload"]).await;
+        let tid = world
+            .post(&world.url("HOOKS_ADDR", "/webhooks/github"), line["event"].as_str(), &line["payload"])
+            .await;
         if line["event"] == "push" && line["payload"]["deleted"] == false {
             pushes.insert(tid);
         }
@@ -166,14 +183,20 @@ async fn nothing_is_lost_whatever_is_killed() {
     world.start("mail-provider");
     world.provider(json!({ "mode": "slow", "delay_ms": 5000 })).await;
     world.start("cream");
-    world.until("a mail is delivered", async || world.deliveries().await.filter(|mails| mails.count > 0)).await;
+    world
+        .until("a mail is delivered", async || world.deliveries().await.filter(|mails| mails.count > 0))
+        .await;
     world.kill("pheidi");
     world.provider(json!({ "mode": "ok" })).await;
     for n in 0..10 {
         payments.insert(world.pay(&format!("late-{n}"), 2900 + n).await);
     }
     world.start("pheidi");
-    world.until("mails are delivered after the restart", async || world.deliveries().await.filter(|m| m.count > 12)).await;
+    world
+        .until("mails are delivered after the restart", async || {
+            world.deliveries().await.filter(|m| m.count > 12)
+        })
+        .await;
     world.kill("mail-provider");
     world.start("mail-provider");
 
@@ -182,7 +205,11 @@ async fn nothing_is_lost_whatever_is_killed() {
             world.deliveries().await.filter(|mails| mails.count >= payments.len())
         })
         .await;
-    world.until("the queues are empty", async || queues(&*broker).await.iter().all(|q| left(q) == 0).then_some(())).await;
+    world
+        .until("the queues are empty", async || {
+            queues(&*broker).await.iter().all(|q| left(q) == 0).then_some(())
+        })
+        .await;
     world
         .until("every push is built", async || {
             for tid in &pushes {
@@ -244,10 +271,16 @@ fn a_wrong_setting_is_named_with_the_way_out() {
         ("mail-provider", "MAIL_PROVIDER_FILE", "/nowhere/x", "cannot use the ledger /nowhere/x"),
     ] {
         let mut command = Command::new(World::binary(program));
-        command.env("CREAM_ADDR", "127.0.0.1:0").env("HOOKS_ADDR", "127.0.0.1:0").env("MAIL_PROVIDER_ADDR", "127.0.0.1:0");
+        command
+            .env("CREAM_ADDR", "127.0.0.1:0")
+            .env("HOOKS_ADDR", "127.0.0.1:0")
+            .env("MAIL_PROVIDER_ADDR", "127.0.0.1:0");
         let output = command.current_dir(folder.path()).env(variable, value).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && error.contains(says) && !error.contains("secret"), "{program}: {error}");
+        assert!(
+            !output.status.success() && error.contains(says) && !error.contains("secret"),
+            "{program}: {error}"
+        );
     }
 }
 

@@ -65,11 +65,18 @@ impl Console {
         let (lines, inbox) = mpsc::channel(WAITING_LINES);
         let (tell, closed) = watch::channel(false);
         // A thread of its own: writing to a pipe that nobody reads blocks.
-        let written = thread::Builder::new().name("console".into()).spawn(move || write_all(inbox, &tell, json));
+        let written =
+            thread::Builder::new().name("console".into()).spawn(move || write_all(inbox, &tell, json));
         // Without the thread the channel is closed and the demo is silent; its exit code still tells.
         drop(written);
         let width = named("COLUMNS").and_then(|value| value.to_str()?.parse().ok()).unwrap_or(100);
-        Self { lines, closed, started: Instant::now(), color: terminal && !dumb && named("NO_COLOR").is_none(), width }
+        Self {
+            lines,
+            closed,
+            started: Instant::now(),
+            color: terminal && !dumb && named("NO_COLOR").is_none(),
+            width,
+        }
     }
 
     /// Whether colours may be used.
@@ -86,7 +93,12 @@ impl Console {
     pub(crate) fn say(&self, who: &str, tone: Tone, text: &str) {
         let time = format!("{:>5.1}s", self.started.elapsed().as_secs_f64());
         let who = format!("{who:<NAME_COLUMNS$}");
-        let line = format!("{}  {}  {}\n", self.paint(Tone::Faint, &time), self.paint(Tone::Strong, &who), self.paint(tone, text));
+        let line = format!(
+            "{}  {}  {}\n",
+            self.paint(Tone::Faint, &time),
+            self.paint(Tone::Strong, &who),
+            self.paint(tone, text)
+        );
         self.write(line);
     }
 
@@ -105,32 +117,35 @@ impl Console {
         let _ = self.lines.try_send(Piece::Story(text));
     }
 
-    /// Writes the balance to the standard output.
-    pub(crate) fn json(&self, line: &str) {
-        let _ = self.lines.try_send(Piece::Json(format!("{line}\n")));
-    }
-
     /// Says why the demo did not begin.
     pub(crate) fn error(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{} {text}", self.paint(Tone::Bad, "error:"));
     }
 
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
-        if self.color && tone != Tone::Plain { format!("{}{text}\x1b[0m", tone.code()) } else { text.to_owned() }
+        if self.color && tone != Tone::Plain {
+            format!("{}{text}\x1b[0m", tone.code())
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Waits until nobody reads any more.
     pub(crate) async fn closed(&self) {
         let mut closed = self.closed.clone();
         if closed.wait_for(|closed| *closed).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until everything is written, up to `limit`.
-    pub(crate) async fn finish(&self, limit: Duration) {
+    /// Writes the balance to the standard output, if that is asked for, and waits until everything is written, up to
+    /// `limit`.
+    pub(crate) async fn finish(&self, balance: Option<String>, limit: Duration) {
         let mut closed = self.closed.clone();
         let finish = async {
+            if let Some(balance) = balance {
+                let _ = self.lines.send(Piece::Json(format!("{balance}\n"))).await;
+            }
             let _ = self.lines.send(Piece::End).await;
             while closed.changed().await.is_ok() {}
         };

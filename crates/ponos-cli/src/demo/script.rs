@@ -2,6 +2,7 @@
 //! end, and not the story, say whether all is well.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use ponos::core::id::Timestamp;
@@ -25,11 +26,11 @@ const SCENE_LIMIT: Duration = Duration::from_secs(9);
 /// How long webhooks are fed.
 const WEBHOOKS_LIMIT: Duration = Duration::from_secs(6);
 
-/// The payments of each scene.
-const WHILE_WELL: usize = 12;
-const WHILE_BUSY: u64 = 3;
-const WHILE_HELD: usize = 8;
-const BESIDE_THE_UNREACHABLE: usize = 3;
+/// How many payments there are in each scene; the seed draws from these.
+const WHILE_WELL: RangeInclusive<u64> = 8..=14;
+const WHILE_BUSY: RangeInclusive<u64> = 2..=4;
+const WHILE_HELD: RangeInclusive<u64> = 6..=12;
+const BESIDE_THE_UNREACHABLE: RangeInclusive<u64> = 2..=5;
 
 /// How many payments are tried until the circuit opens.
 const UNTIL_OPEN: usize = 40;
@@ -60,7 +61,10 @@ impl Ledger {
 
     /// Transactions that must end with a mail, as far as the driver knows.
     fn mails(&self, unreachable: &str) -> usize {
-        self.payments.iter().filter(|(_, payment)| !payment.is_declined() && payment.org != unreachable).count()
+        self.payments
+            .iter()
+            .filter(|(_, payment)| !payment.is_declined() && payment.org != unreachable)
+            .count()
     }
 }
 
@@ -93,15 +97,21 @@ impl Script {
         for (name, url, what) in stage.urls() {
             console.line(Tone::Plain, &format!("  {name:<14} {url}  {what}"));
         }
-        console.line(Tone::Plain, &format!("  {:<14} send mail for payments, build what is pushed", "pheidi, deploy"));
-        console.line(Tone::Plain, &format!("  {:<14} {seed}  (--seed {seed} draws the same payments again)", "seed"));
+        console.line(
+            Tone::Plain,
+            &format!("  {:<14} send mail for payments, build what is pushed", "pheidi, deploy"),
+        );
+        console.line(
+            Tone::Plain,
+            &format!("  {:<14} {seed}  (--seed {seed} draws the same payments again)", "seed"),
+        );
         let runs = pheidi::DEMO_RUNS;
         let row = pheidi::DEMO_ROW;
         console.line(
             Tone::Faint,
             &format!(
                 "  The policies are shortened to be watched: {runs} attempts from 0.2 s apart (at work 9, from 1 s), a circuit that \
-                 opens\n  after {row} failures in a row for 2.5 s (at work 10, for 10 s and longer). Nothing else differs."
+                 opens\n  after {row} failures in a row for 2.5 s (at work 10, for 10 s and longer)."
             ),
         );
     }
@@ -123,16 +133,21 @@ impl Script {
     async fn all_is_well(&mut self, stage: &Stage) {
         self.scene(stage, "All is well");
         self.feed_webhooks(stage).await;
-        for _ in 0..WHILE_WELL {
-            let payment = self.traffic.payment();
-            self.pay(stage, payment).await;
-        }
+        let paid = self.pay_some(stage, WHILE_WELL).await;
         let declined = self.traffic.declined();
         self.pay(stage, declined).await;
         let Self { console, .. } = self;
-        console.say("cream", Tone::Plain, &format!("▸ {} payments taken, each a job cream.payment.process", WHILE_WELL + 1));
+        console.say(
+            "cream",
+            Tone::Plain,
+            &format!("▸ {} payments taken, each a job cream.payment.process", paid + 1),
+        );
         let amount = declined.amount_cents / 100;
-        console.say("cream", Tone::Plain, &format!("◇ org.payment.failed: the card of {} does not take ${amount}", declined.org));
+        console.say(
+            "cream",
+            Tone::Plain,
+            &format!("◇ org.payment.failed: the card of {} does not take ${amount}", declined.org),
+        );
         self.delivered(stage, "every payment has its receipt").await;
         tokio::time::sleep(self.traffic.breath()).await;
     }
@@ -154,29 +169,39 @@ impl Script {
                     if self.ledger.refused <= TOLD_REFUSALS {
                         let kind = ponos::core::envelope::tame(&kind, 40);
                         let why = ponos::core::envelope::tame(&why, 120);
-                        self.console.say("hooks", Tone::Open, &format!("a webhook `{kind}` is refused: {why}"));
+                        self.console.say(
+                            "hooks",
+                            Tone::Open,
+                            &format!("a webhook `{kind}` is refused: {why}"),
+                        );
                     }
                 }
             }
             sent += 1;
         }
         let Ledger { events, ignored, refused, .. } = &self.ledger;
-        let text = format!("{sent} real GitHub webhooks: {} became events, {ignored} map to nothing, {refused} refused", events.len());
+        let text = format!(
+            "{sent} GitHub webhooks: {} became events, {ignored} map to nothing, {refused} refused",
+            events.len()
+        );
         self.console.say("hooks", Tone::Plain, &text);
         if sent < all {
-            let text = format!("{} more webhooks are left out: {WEBHOOKS_LIMIT:?} for them are over", all - sent);
+            let text =
+                format!("{} more webhooks are left out: {WEBHOOKS_LIMIT:?} for them are over", all - sent);
             self.console.say("hooks", Tone::Open, &text);
         }
     }
 
     async fn the_provider_is_busy(&mut self, stage: &Stage) {
         self.scene(stage, "The mail provider is busy: 429, Retry-After 1 s");
-        self.provider(stage, ModeRequest { retry_after_s: 1, times: Some(WHILE_BUSY), ..self.mode(ModeName::Busy) }).await;
-        for _ in 0..WHILE_BUSY {
-            let payment = self.traffic.payment();
-            self.pay(stage, payment).await;
-        }
-        self.until(SCENE_LIMIT, async || stage.seen().failures() >= WHILE_BUSY).await;
+        let times = self.traffic.count(WHILE_BUSY);
+        self.provider(
+            stage,
+            ModeRequest { retry_after_s: 1, times: Some(times), ..self.mode(ModeName::Busy) },
+        )
+        .await;
+        self.pay_some(stage, times..=times).await;
+        self.until(SCENE_LIMIT, async || stage.seen().failures() >= times).await;
         self.delivered(stage, "no attempt came before its second was over").await;
         tokio::time::sleep(self.traffic.breath()).await;
     }
@@ -196,13 +221,14 @@ impl Script {
         }
         let _ = tokio::time::timeout(SCENE_LIMIT, circuit.wait_for(is_open)).await;
 
-        for _ in 0..WHILE_HELD {
-            let payment = self.traffic.payment();
-            self.pay(stage, payment).await;
-        }
-        self.console.say("cream", Tone::Plain, &format!("▸ {WHILE_HELD} more payments taken: nobody upstream notices"));
+        let more = self.pay_some(stage, WHILE_HELD).await;
+        self.console.say(
+            "cream",
+            Tone::Plain,
+            &format!("▸ {more} more payments taken: nobody upstream notices"),
+        );
         self.until(Duration::from_millis(900), async || {
-            stage.mail_queue().await.is_some_and(|queue| queue.ready >= WHILE_HELD as u64 && queue.unsettled == 0)
+            stage.mail_queue().await.is_some_and(|queue| queue.ready >= more && queue.unsettled == 0)
         })
         .await;
         let mut held = 0;
@@ -210,7 +236,10 @@ impl Script {
             held = queue.ready + queue.delayed + queue.unsettled;
             let text = format!(
                 "the queue {} holds {held} jobs: {} ready, {} waiting for their next attempt, {} in work",
-                pheidi::QUEUE, queue.ready, queue.delayed, queue.unsettled
+                pheidi::QUEUE,
+                queue.ready,
+                queue.delayed,
+                queue.unsettled
             );
             self.console.say("broker", Tone::Strong, &text);
         }
@@ -220,26 +249,46 @@ impl Script {
         self.console.say("mail-provider", Tone::Good, "repaired");
         let closed = circuit.wait_for(|state| *state == CircuitState::Closed);
         let _ = tokio::time::timeout(SCENE_LIMIT, closed).await;
-        self.delivered(stage, &format!("the {held} held jobs are delivered, nobody sent anything again")).await;
+        self.delivered(stage, &format!("the {held} held jobs are delivered, nobody sent anything again"))
+            .await;
         let failures = stage.seen().failures();
-        self.console.say("demo", Tone::Faint, &format!("{failures} attempts failed in this scene, no job did"));
+        self.console.say(
+            "demo",
+            Tone::Faint,
+            &format!("{failures} attempts failed in this scene, no job did"),
+        );
         tokio::time::sleep(self.traffic.breath()).await;
     }
 
     async fn one_mailbox_fails(&mut self, stage: &Stage) {
         self.scene(stage, "One mailbox fails for good");
         let org = self.unreachable.org;
-        self.console.say("mail-provider", Tone::Bad, &format!("answers every mail to {} with 500, all others with 201", address(org)));
+        self.console.say(
+            "mail-provider",
+            Tone::Bad,
+            &format!("answers every mail to {} with 500, all others with 201", address(org)),
+        );
         self.pay(stage, self.unreachable).await;
-        for _ in 0..BESIDE_THE_UNREACHABLE {
+        self.pay_some(stage, BESIDE_THE_UNREACHABLE).await;
+        self.until(SCENE_LIMIT, async || stage.flagged().iter().any(|flagged| flagged == org)).await;
+        if stage.flagged().iter().any(|flagged| flagged == org) {
+            self.console.say(
+                "pheidi",
+                Tone::Plain,
+                &format!("⚑ the recovery function has run: {org} is flagged, the failed job is kept"),
+            );
+        }
+        self.delivered(stage, "the others have their receipts; the circuit stayed closed").await;
+    }
+
+    /// Makes a number of payments that is drawn from `range`; answers how many.
+    async fn pay_some(&mut self, stage: &Stage, range: RangeInclusive<u64>) -> u64 {
+        let count = self.traffic.count(range);
+        for _ in 0..count {
             let payment = self.traffic.payment();
             self.pay(stage, payment).await;
         }
-        self.until(SCENE_LIMIT, async || stage.flagged().iter().any(|flagged| flagged == org)).await;
-        if stage.flagged().iter().any(|flagged| flagged == org) {
-            self.console.say("pheidi", Tone::Plain, &format!("⚑ the recovery function has run: {org} is flagged, the failed job is kept"));
-        }
-        self.delivered(stage, "the others have their receipts; the circuit stayed closed").await;
+        count
     }
 
     /// Pays and waits a little.
@@ -271,11 +320,17 @@ impl Script {
         let tids = self.ledger.tids();
         let count = async || {
             let mails = stage.deliveries().await.unwrap_or_default();
-            mails.iter().filter(|mail| mail.tid.as_deref().and_then(Tid::from_foreign).is_some_and(|tid| tids.contains(&tid))).count()
+            mails
+                .iter()
+                .filter(|mail| {
+                    mail.tid.as_deref().and_then(Tid::from_foreign).is_some_and(|tid| tids.contains(&tid))
+                })
+                .count()
         };
         self.until(SCENE_LIMIT, async || count().await >= wanted).await;
         let delivered = count().await;
-        let (tone, moral) = if delivered >= wanted { (Tone::Good, moral) } else { (Tone::Open, "the rest is not there yet") };
+        let (tone, moral) =
+            if delivered >= wanted { (Tone::Good, moral) } else { (Tone::Open, "the rest is not there yet") };
         self.console.say("pheidi", tone, &format!("✔ {delivered} of {wanted} mails delivered: {moral}"));
     }
 
@@ -297,21 +352,39 @@ impl Script {
         if let Some(cascade) = &told {
             console.line(Tone::Strong, "\n── One payment, everything that it set off, by its transaction id");
             let now = Timestamp::from(SystemTime::now());
-            console.write(cascade.render(RenderOptions { color: console.color(), timing: true, width: console.width(), now }));
+            console.write(cascade.render(RenderOptions {
+                color: console.color(),
+                timing: true,
+                width: console.width(),
+                now,
+            }));
         }
         books.tell(console);
         let tid = told.as_ref().and_then(Cascade::tid);
         console.line(Tone::Strong, "\n── What next");
         match (kept, tid) {
             (Some(url), Some(tid)) => {
+                let url = for_a_shell(url);
                 console.line(Tone::Plain, &format!("  ponos trace {} --broker {url}", tid.short()));
                 console.line(Tone::Plain, &format!("  ponos failed list --broker {url}"));
             }
-            _ => console.line(Tone::Plain, "  ponos demo --broker sqlite:demo.db      the same on a file that stays, to be looked at"),
+            _ => console.line(
+                Tone::Plain,
+                "  ponos demo --broker sqlite:demo.db      the same on a file that stays, to be looked at",
+            ),
         }
         console.line(Tone::Plain, "  ponos demo --input webhooks.jsonl       with webhooks of your own");
-        console.line(Tone::Plain, "  examples/payments/README.md             the five programs in five terminals");
+        console.line(
+            Tone::Plain,
+            "  examples/payments/README.md             the five programs in five terminals",
+        );
     }
+}
+
+/// A text as one word of a shell's command line.
+fn for_a_shell(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 fn address(org: &str) -> String {

@@ -135,13 +135,20 @@ impl Stage {
     /// Sends a webhook as GitHub does.
     pub(super) async fn webhook(&self, webhook: Webhook) -> Taken {
         let url = format!("{}/webhooks/github", self.hooks.url().unwrap_or_default());
-        let request = self.client.post(url).header("content-type", "application/json").header("x-github-event", webhook.kind);
+        let request = self
+            .client
+            .post(url)
+            .header("content-type", "application/json")
+            .header("x-github-event", webhook.kind);
         let answer = async {
             let answer = request.body(webhook.body).send().await?;
             let status = answer.status();
             let body: serde_json::Value = answer.json().await?;
             if status != 202 {
-                return Ok(Taken::Refused(format!("{status}: {}", body["detail"].as_str().unwrap_or_default())));
+                return Ok(Taken::Refused(format!(
+                    "{status}: {}",
+                    body["detail"].as_str().unwrap_or_default()
+                )));
             }
             if body["accepted"] == false { Ok(Taken::Ignored) } else { tid(&body).map(Taken::Event) }
         };
@@ -184,7 +191,8 @@ impl Stage {
             let stats = self.broker.inspect(Inspect::Queues(Some(app))).await?.into_queues();
             for stats in stats.into_iter().filter(|stats| !ends.contains(&stats.queue)) {
                 if stats.ready + stats.delayed + stats.unsettled > 0 {
-                    let ours = self.messages(&stats.queue).await?.iter().filter(|m| tids.contains(&m.tid)).count();
+                    let ours =
+                        self.messages(&stats.queue).await?.iter().filter(|m| tids.contains(&m.tid)).count();
                     if ours > 0 {
                         left.push((stats.queue, ours));
                     }
@@ -221,7 +229,8 @@ impl Stage {
 
     /// The records of these transactions, and how many records were dropped by this process.
     pub(super) async fn records(&self, tids: &BTreeSet<Tid>) -> anyhow::Result<(Vec<Record>, u64)> {
-        let journal = self.broker.journal().context("this broker keeps no journal, so nothing can be balanced")?;
+        let journal =
+            self.broker.journal().context("this broker keeps no journal, so nothing can be balanced")?;
         let mut records = Vec::new();
         if tids.len() > FEW_TRANSACTIONS {
             records = journal.read(JournalQuery::Last(ALL_RECORDS)).await?;
@@ -263,7 +272,11 @@ fn tid(answer: &serde_json::Value) -> anyhow::Result<Tid> {
 /// Others who work the same queues would take jobs that the demo counts.
 async fn refuse_company(broker: &dyn ponos::core::broker::Broker) -> anyhow::Result<()> {
     for app in apps() {
-        let stats = broker.inspect(Inspect::Queues(Some(app))).await.context("the broker cannot be used")?.into_queues();
+        let stats = broker
+            .inspect(Inspect::Queues(Some(app)))
+            .await
+            .context("the broker cannot be used")?
+            .into_queues();
         if let Some(busy) = stats.iter().find(|stats| stats.consumers > 0) {
             anyhow::bail!(
                 "somebody works `{}` on this broker already: stop it, or name another broker with --broker sqlite:FILE",
@@ -281,12 +294,16 @@ fn narrated<A: App>(service: Service<A>, console: &Console, counts: &Arc<Counts>
         let error = report.error.lines().next().unwrap_or_default();
         let tid = report.tid.short();
         if report.gave_up {
-            let text = format!("✖ {} gave up after attempt {}: {error}  ({tid})", report.queue, report.attempt);
+            let text =
+                format!("✖ {} gave up after attempt {}: {error}  ({tid})", report.queue, report.attempt);
             return console.say(A::NAME, Tone::Bad, &text);
         }
         let told = counts.failures.fetch_add(1, Ordering::Relaxed);
         if told < TOLD_FAILURES {
-            let text = format!("↻ {} attempt {} failed, again later: {error}  ({tid})", report.queue, report.attempt);
+            let text = format!(
+                "↻ {} attempt {} failed, again later: {error}  ({tid})",
+                report.queue, report.attempt
+            );
             console.say(A::NAME, Tone::Open, &text);
         } else if told == TOLD_FAILURES {
             console.say(A::NAME, Tone::Faint, "↻ … and so on; the rest is counted");

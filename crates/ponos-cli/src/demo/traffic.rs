@@ -1,5 +1,6 @@
 //! What is fed in, drawn from the seed: who pays how much, in which order webhooks come, how long is paused.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,22 @@ use ponos_example_payments::hooks::REAL_WEBHOOKS;
 
 /// Organisations that pay.
 const ORGS: [&str; 16] = [
-    "acme", "aperture", "bluth", "cyberdyne", "duff", "globex", "hooli", "initech", "monarch", "oscorp", "soylent", "stark",
-    "tyrell", "umbrella", "wonka", "zorg",
+    "acme",
+    "aperture",
+    "bluth",
+    "cyberdyne",
+    "duff",
+    "globex",
+    "hooli",
+    "initech",
+    "monarch",
+    "oscorp",
+    "soylent",
+    "stark",
+    "tyrell",
+    "umbrella",
+    "wonka",
+    "zorg",
 ];
 
 /// A webhook as GitHub sends it.
@@ -44,7 +59,10 @@ impl Webhook {
         let shown = file.display();
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read --input {shown}"))?;
         let webhooks = Self::parse(&text).with_context(|| format!("--input {shown}"))?;
-        anyhow::ensure!(!webhooks.is_empty(), "--input {shown} has no webhook: write one {{\"event\":…,\"payload\":…}} a line");
+        anyhow::ensure!(
+            !webhooks.is_empty(),
+            "--input {shown} has no webhook: write one {{\"event\":…,\"payload\":…}} a line"
+        );
         Ok(webhooks)
     }
 
@@ -98,6 +116,11 @@ impl Traffic {
         std::mem::take(&mut self.webhooks)
     }
 
+    /// A number of this range.
+    pub(super) fn count(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.rng.u64(range)
+    }
+
     /// A payment that the card takes, by somebody who can be written to.
     pub(super) fn payment(&mut self) -> Payment {
         let org = self.orgs[self.rng.usize(..self.orgs.len() - 1)];
@@ -133,7 +156,8 @@ mod tests {
     fn a_seed_draws_the_same_again() {
         let draw = |seed| {
             let mut traffic = Traffic::new(seed, Webhook::embedded(), false);
-            let payments: Vec<_> = (0..20).map(|_| traffic.payment()).map(|p| (p.org, p.amount_cents)).collect();
+            let payments: Vec<_> =
+                (0..20).map(|_| traffic.payment()).map(|p| (p.org, p.amount_cents)).collect();
             let kinds: Vec<_> = traffic.webhooks().into_iter().map(|w| w.kind).collect();
             (payments, kinds, traffic.unreachable().org)
         };

@@ -17,8 +17,9 @@ use std::task::{Context, Poll};
 use ponos_core::body::MAX_BODY;
 use ponos_core::broker::{
     BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Inspect, Inspection, Order, Outgoing,
-    Published, SettleError, Settlement, SubscribeOptions, Subscription, SubscriptionLost, Topology,
+    Published, SettleError, Settlement, SubscribeOptions, Subscription, SubscriptionLost, Topology, Verdict,
 };
+use ponos_core::id::Timestamp;
 use ponos_core::journal::Journal;
 use ponos_core::name::QueueName;
 
@@ -124,6 +125,10 @@ impl MemoryBroker {
         let mut state = self.state();
         if !state.holds(delivery) {
             return Err(SettleError::Lost { sent: false });
+        }
+        if settlement.send.is_empty() && settlement.verdict == Verdict::Done {
+            state.apply(delivery, Verdict::Done, Timestamp::EPOCH); // what is done needs no time
+            return Ok(Vec::new());
         }
         let outcomes: Vec<_> = settlement.send.iter().map(|message| state.would_publish(message)).collect();
         if outcomes.iter().any(|outcome| !outcome.is_confirmed()) {

@@ -253,7 +253,7 @@ fn launch<A: App>(
         broker: Arc::clone(&broker),
         hooks: service.hooks,
         errored_events: service.errored_events,
-        solo: Arc::new(Solo::new()),
+        solo: Solo::new(),
     });
     let mut keepers = Vec::new();
     let circuits = circuits(&queues, &service.dependencies, &shared, &mut keepers);

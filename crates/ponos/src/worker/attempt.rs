@@ -17,9 +17,9 @@ use ponos_core::journal::{AttemptEnd, AttemptRecord, Record, What};
 use ponos_core::policy::{FailureClass, Outcome as CircuitOutcome, RetryDecision, RetryPolicy};
 use tracing::Instrument;
 
+use super::Shared;
 use super::queue::QueueSpec;
 use super::settle::{self, Settled};
-use super::{Shared, solo::Solo};
 use crate::context::Job;
 use crate::outcome::{Fail, Follows, Outcome};
 use crate::service::policy::RECOVERY_ATTEMPTS;
@@ -78,13 +78,14 @@ async fn run_inside(spec: &QueueSpec, shared: &Shared, delivery: &Delivery) -> E
     let took = clock.now().since(started);
     let effects = job.finish();
     let attempt = Attempt { spec, shared, delivery, started: started_at, took };
+    // The rare ways are boxed, so that the future of a job that succeeds stays small.
     match result {
         CallResult::Returned(Ok(())) if delivery.envelope.progress.phase == Phase::Run => {
             let settlement = Settlement { send: effects, verdict: Verdict::Done };
             attempt.settle(settlement, AttemptEnd::Done, None, CircuitOutcome::Success).await
         }
-        CallResult::Returned(Ok(())) => attempt.recovered(effects).await,
-        other => attempt.failed(failure_of(other)).await,
+        CallResult::Returned(Ok(())) => Box::pin(attempt.recovered(effects)).await,
+        other => Box::pin(attempt.failed(failure_of(other))).await,
     }
 }
 
@@ -361,7 +362,7 @@ impl Attempt<'_> {
         if let Some(journal) = &self.shared.journal {
             let envelope = &self.delivery.envelope;
             journal.append(Record {
-                at: self.shared.local.clock.wall(),
+                at: self.started + self.took,
                 tid: envelope.tid.clone(),
                 message: envelope.id,
                 what: What::Attempt(AttemptRecord {
@@ -414,12 +415,12 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// Ends a job's place among those that run, also when it is cut off.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) solo: Arc<Solo>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) alone: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.solo.leave(self.alone);
+        self.shared.solo.leave(self.alone);
     }
 }

@@ -37,7 +37,12 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(rate: Rate, queues: Vec<QueueName>) -> Self {
-        Self { gcra: Mutex::new(Gcra::new(rate)), queues, known: watch::Sender::new(false), counted: watch::Sender::new(false) }
+        Self {
+            gcra: Mutex::new(Gcra::new(rate)),
+            queues,
+            known: watch::Sender::new(false),
+            counted: watch::Sender::new(false),
+        }
     }
 
     /// Is told when the number of instances is known.

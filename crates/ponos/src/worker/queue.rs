@@ -189,8 +189,9 @@ impl QueueWorker {
                     }
                 }
                 _ = self.reports.1.recv_many(&mut ended, 64) => {
+                    let now = self.shared.local.clock.now();
                     for report in ended.drain(..) {
-                        self.end(report);
+                        self.end(report, now);
                     }
                 }
                 lost = take(&mut self.intake, want, &mut incoming) => self.accept(lost, &mut incoming),
@@ -356,8 +357,8 @@ impl QueueWorker {
 
     /// Asks the rate limit, the process and the circuit for a start, in this order.
     fn ask(&mut self, kind: &Kind) -> Result<Option<Permit>, Blocked> {
-        let now = self.shared.local.clock.now();
         if let Some(limiter) = &self.spec.limiter {
+            let now = self.shared.local.clock.now();
             match limiter.earliest(now) {
                 None => return Err(Blocked::No), // woken when the number of instances is known
                 Some(at) if at > now => {
@@ -387,13 +388,16 @@ impl QueueWorker {
                 }
             },
         };
-        if let Some(Err(at)) = self.spec.limiter.as_ref().map(|limiter| limiter.take(now)) {
-            // Another queue with the same limit was faster.
-            self.shared.solo.leave(alone);
-            if let (Some((circuit, _)), Some(permit)) = (&self.spec.circuit, permit) {
-                circuit.report(permit, CircuitOutcome::Ignored, now);
+        if let Some(limiter) = &self.spec.limiter {
+            let now = self.shared.local.clock.now();
+            if let Err(at) = limiter.take(now) {
+                // Another queue with the same limit was faster.
+                self.shared.solo.leave(alone);
+                if let (Some((circuit, _)), Some(permit)) = (&self.spec.circuit, permit) {
+                    circuit.report(permit, CircuitOutcome::Ignored, now);
+                }
+                return Err(Blocked::Until(at));
             }
-            return Err(Blocked::Until(at));
         }
         Ok(permit)
     }
@@ -408,11 +412,12 @@ impl QueueWorker {
         let task = match kind {
             Kind::Run | Kind::Alone => {
                 let alone = matches!(kind, Kind::Alone);
-                clock.spawn(async move {
-                    let place = Place { solo: Arc::clone(&shared.solo), alone };
-                    reporter.tell(attempt::run(&spec, &shared, delivery).await);
+                // Boxed first: the way into the runtime moves it several times.
+                clock.spawn(Box::pin(async move {
+                    let place = Place { shared, alone };
+                    reporter.tell(attempt::run(&spec, &place.shared, delivery).await);
                     drop(place);
-                })
+                }))
             }
             Kind::Duplicate | Kind::Suspect => {
                 let verdict = match kind {
@@ -435,14 +440,14 @@ impl QueueWorker {
         self.running += 1;
     }
 
-    fn end(&mut self, report: Report) {
+    fn end(&mut self, report: Report, now: Moment) {
         let Some(in_flight) = self.slots.get_mut(report.slot).and_then(Option::take) else {
             return;
         };
         self.running -= 1;
         let outcome = report.ended.as_ref().map_or(CircuitOutcome::Ignored, |ended| ended.outcome);
         if let (Some((circuit, _)), Some(permit)) = (&self.spec.circuit, in_flight.permit) {
-            circuit.report(permit, outcome, self.shared.local.clock.now());
+            circuit.report(permit, outcome, now);
         }
         if let Some(done) = &mut self.done
             && report.ended.is_some_and(|ended| ended.done)

@@ -47,11 +47,29 @@ pub(crate) async fn until_taken(
     mut settlement: Settlement,
 ) -> Settled {
     add_errored_event(spec, shared, delivery, &mut settlement);
+    if settlement.send.is_empty() && matches!(settlement.verdict, Verdict::Done) {
+        // By far the most: nothing that would be needed again has to be kept.
+        let clock = &shared.local.clock;
+        match clock.timeout(SETTLE_DEADLINE, shared.broker.settle(delivery, settlement)).await {
+            Some(Ok(_)) => return Settled::Taken,
+            Some(Err(SettleError::Lost { sent })) => return Settled::Lost { sent },
+            _ => settlement = Settlement::just(Verdict::Done),
+        }
+    }
+    Box::pin(insist(spec, shared, delivery, settlement)).await
+}
+
+/// Settles again and again.
+async fn insist(
+    spec: &QueueSpec,
+    shared: &Shared,
+    delivery: &Delivery,
+    mut settlement: Settlement,
+) -> Settled {
     let clock = &shared.local.clock;
     let mut unpublishable = None;
     let mut pause = FIRST_PAUSE;
     loop {
-        // Most settlements send nothing and are taken at once: only what may be needed again is copied.
         let kept = settlement.clone();
         let settled = clock.timeout(SETTLE_DEADLINE, shared.broker.settle(delivery, settlement)).await;
         settlement = kept;

@@ -1,6 +1,10 @@
 //! `cream` takes payments.
 
+use std::process::ExitCode;
+
+use ponos_example_payments::{cream, process};
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    ponos_example_payments::cream::main().await
+async fn main() -> ExitCode {
+    process::exit_code(cream::main().await)
 }

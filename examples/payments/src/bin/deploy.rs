@@ -1,6 +1,10 @@
 //! `deploy` builds what was pushed.
 
+use std::process::ExitCode;
+
+use ponos_example_payments::{deploy, process};
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    ponos_example_payments::deploy::main().await
+async fn main() -> ExitCode {
+    process::exit_code(deploy::main().await)
 }

@@ -7,14 +7,31 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// The application. It has no tasks: all its events start with a webhook.
-#[app("hooks", emits(
-    GithubPushed,
-    GithubBranchCreated, GithubBranchDeleted, GithubTagCreated, GithubTagDeleted,
-    PullRequestOpened, PullRequestClosed, PullRequestReopened, PullRequestEdited, PullRequestSynchronized,
-    PullRequestAssigned, PullRequestUnassigned, PullRequestLabeled, PullRequestUnlabeled,
-    PullRequestLocked, PullRequestUnlocked, PullRequestReviewRequested, PullRequestReviewRequestRemoved,
-    PullRequestMarkedReadyForReview, PullRequestConvertedToDraft,
-))]
+#[app(
+    "hooks",
+    emits(
+        GithubPushed,
+        GithubBranchCreated,
+        GithubBranchDeleted,
+        GithubTagCreated,
+        GithubTagDeleted,
+        PullRequestOpened,
+        PullRequestClosed,
+        PullRequestReopened,
+        PullRequestEdited,
+        PullRequestSynchronized,
+        PullRequestAssigned,
+        PullRequestUnassigned,
+        PullRequestLabeled,
+        PullRequestUnlabeled,
+        PullRequestLocked,
+        PullRequestUnlocked,
+        PullRequestReviewRequested,
+        PullRequestReviewRequestRemoved,
+        PullRequestMarkedReadyForReview,
+        PullRequestConvertedToDraft,
+    )
+)]
 #[derive(Debug)]
 pub struct Hooks;
 
@@ -168,9 +185,17 @@ impl GithubEvent {
     }
 
     fn of_push(payload: Map<String, Value>) -> Result<Self, Malformed> {
-        let Push { r#ref, after, created, deleted, repository, pusher } = read("push", Value::Object(payload))?;
+        let Push { r#ref, after, created, deleted, repository, pusher } =
+            read("push", Value::Object(payload))?;
         let by = pusher.map(|pusher| pusher.name);
-        Ok(Self::Pushed(GithubPushed { repo: repository.full_name, r#ref, commit: after, created, deleted, by }))
+        Ok(Self::Pushed(GithubPushed {
+            repo: repository.full_name,
+            r#ref,
+            commit: after,
+            created,
+            deleted,
+            by,
+        }))
     }
 
     fn of_reference(kind: &str, payload: Map<String, Value>) -> Result<Option<Self>, Malformed> {
@@ -187,7 +212,8 @@ impl GithubEvent {
 
 /// Reads the fields that an event needs; the many others are left alone.
 fn read<T: DeserializeOwned>(kind: &str, payload: Value) -> Result<T, Malformed> {
-    serde_json::from_value(payload).map_err(|error| Malformed(format!("this is no webhook of the kind `{kind}`: {error}")))
+    serde_json::from_value(payload)
+        .map_err(|error| Malformed(format!("this is no webhook of the kind `{kind}`: {error}")))
 }
 
 #[derive(Deserialize)]
@@ -251,7 +277,8 @@ mod tests {
     fn webhooks() -> impl Iterator<Item = (String, Map<String, Value>)> {
         super::super::REAL_WEBHOOKS.lines().map(|line| {
             let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
-            let (Some(Value::String(kind)), Some(Value::Object(payload))) = (line.remove("event"), line.remove("payload"))
+            let (Some(Value::String(kind)), Some(Value::Object(payload))) =
+                (line.remove("event"), line.remove("payload"))
             else {
                 panic!("not of the form")
             };
@@ -261,8 +288,9 @@ mod tests {
 
     #[test]
     fn each_real_webhook_is_the_event_that_it_should_be() {
-        let mut names: Vec<_> =
-            webhooks().map(|(kind, payload)| GithubEvent::of(&kind, payload).unwrap().unwrap().name()).collect();
+        let mut names: Vec<_> = webhooks()
+            .map(|(kind, payload)| GithubEvent::of(&kind, payload).unwrap().unwrap().name())
+            .collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(
@@ -300,9 +328,13 @@ mod tests {
 
     #[test]
     fn without_any_of_what_it_needs_it_is_malformed_and_the_text_says_why() {
-        for (kind, field) in
-            [("push", "ref"), ("push", "repository"), ("push", "after"), ("create", "ref_type"), ("pull_request", "number")]
-        {
+        for (kind, field) in [
+            ("push", "ref"),
+            ("push", "repository"),
+            ("push", "after"),
+            ("create", "ref_type"),
+            ("pull_request", "number"),
+        ] {
             let (_, mut payload) = webhooks().find(|(k, _)| k == kind).unwrap();
             payload.remove(field);
             let Malformed(why) = GithubEvent::of(kind, payload).unwrap_err();
@@ -317,7 +349,10 @@ mod tests {
         for (kind, payload) in [
             ("ping", serde_json::json!({ "zen": "Design for failure." })),
             ("pull_request", serde_json::json!({ "action": "milestoned" })),
-            ("create", serde_json::json!({ "ref": "a", "ref_type": "wiki", "repository": { "full_name": "a/b" } })),
+            (
+                "create",
+                serde_json::json!({ "ref": "a", "ref_type": "wiki", "repository": { "full_name": "a/b" } }),
+            ),
         ] {
             let Value::Object(payload) = payload else { unreachable!() };
             assert_eq!(GithubEvent::of(kind, payload), Ok(None), "{kind}");

@@ -26,7 +26,10 @@ impl Problem {
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see the header `allow`")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this path does not take this method; see the header `allow`",
+        )
     }
 
     /// What could not be published: the caller was promised nothing and may ask again.
@@ -55,7 +58,9 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string())
+                .into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         }

@@ -37,7 +37,9 @@ impl HttpListener {
     #[must_use]
     pub fn serve(self, router: Router) -> HttpServer {
         let router = router
-            .fallback(async || Problem::not_found("there is nothing at this path; the README lists what there is"))
+            .fallback(async || {
+                Problem::not_found("there is nothing at this path; the README lists what there is")
+            })
             .method_not_allowed_fallback(async || Problem::method_not_allowed());
         let (stop, stopped) = oneshot::channel::<()>();
         let Self { listener, address } = self;

@@ -73,7 +73,12 @@ impl Ledger {
     /// # Errors
     ///
     /// When it cannot be written; it is not delivered then.
-    pub(super) fn deliver(&mut self, key: String, message: Message, tid: Option<String>) -> io::Result<Entry> {
+    pub(super) fn deliver(
+        &mut self,
+        key: String,
+        message: Message,
+        tid: Option<String>,
+    ) -> io::Result<Entry> {
         let Message { to, subject, text } = message;
         if let Some(&place) = self.places.get(&key) {
             let first = &self.deliveries[place];

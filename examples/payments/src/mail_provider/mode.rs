@@ -79,7 +79,9 @@ impl Modes {
             None => now.mode,
         };
         match mode {
-            ModeName::Ok | ModeName::Slow if now.broken_for.iter().any(|address| address == to) => Behaviour::MailboxFails,
+            ModeName::Ok | ModeName::Slow if now.broken_for.iter().any(|address| address == to) => {
+                Behaviour::MailboxFails
+            }
             ModeName::Ok => Behaviour::Ok,
             ModeName::Slow => Behaviour::Slow { delay: Duration::from_millis(now.delay_ms) },
             ModeName::Broken => Behaviour::Broken,

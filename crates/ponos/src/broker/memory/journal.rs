@@ -9,7 +9,7 @@ use ponos_core::broker::{BoxFuture, BrokerError};
 use ponos_core::journal::{Journal, JournalQuery, Record};
 
 /// How many records are kept.
-const CAPACITY: usize = 100_000;
+const CAPACITY: usize = 20_000;
 
 /// The newest records.
 #[derive(Debug, Default)]

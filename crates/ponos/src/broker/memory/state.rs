@@ -1,6 +1,6 @@
 //! What the broker in memory remembers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -15,7 +15,7 @@ use ponos_core::name::{EventName, QueueName};
 /// Everything.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    queues: HashMap<QueueName, Queue>,
+    queues: Queues,
     /// Which queues hear an event; an event without queues is known too.
     events: HashMap<EventName, BTreeSet<QueueName>>,
     orders: BTreeMap<QueueName, Order>,
@@ -23,15 +23,91 @@ pub(super) struct State {
     next: u64,
 }
 
+/// The queues, by name and by number: a delivery's tag holds the number, so settling looks no name up.
+#[derive(Debug, Default)]
+struct Queues {
+    index: HashMap<QueueName, usize>,
+    list: Vec<(QueueName, Queue)>,
+}
+
+impl Queues {
+    fn index(&self, name: &QueueName) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    fn get(&self, name: &QueueName) -> Option<&Queue> {
+        self.index(name).map(|at| &self.list[at].1)
+    }
+
+    fn get_mut(&mut self, name: &QueueName) -> Option<&mut Queue> {
+        self.index(name).map(|at| &mut self.list[at].1)
+    }
+
+    /// The queue of this name, made if need be.
+    fn make(&mut self, name: &QueueName) -> &mut Queue {
+        let at = *self.index.entry(name.clone()).or_insert_with(|| {
+            self.list.push((name.clone(), Queue::default()));
+            self.list.len() - 1
+        });
+        &mut self.list[at].1
+    }
+
+    fn of(&self, tag: DeliveryTag) -> Option<&Queue> {
+        self.list.get(usize::try_from(tag.number).ok()?).map(|(_, queue)| queue)
+    }
+
+    fn of_mut(&mut self, tag: DeliveryTag) -> Option<&mut Queue> {
+        self.list.get_mut(usize::try_from(tag.number).ok()?).map(|(_, queue)| queue)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &QueueName> {
+        self.list.iter().map(|(name, _)| name)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     /// Deliverable, by place.
-    ready: BTreeMap<u64, Stored>,
+    ready: Ready,
     /// Not yet, by time and place.
     delayed: BTreeMap<(Timestamp, u64), Stored>,
     /// Delivered and not settled, by the number of the delivery.
-    held: HashMap<u64, Held>,
+    held: BTreeMap<u64, Held>,
     subscriptions: HashMap<u64, Consumer>,
+}
+
+/// Deliverable messages by place. Nearly all are added at the end and taken from the front; only what is handed back
+/// goes in between.
+#[derive(Debug, Default)]
+struct Ready(VecDeque<(u64, Stored)>);
+
+impl Ready {
+    fn insert(&mut self, place: u64, stored: Stored) {
+        if self.0.back().is_none_or(|(last, _)| *last < place) {
+            self.0.push_back((place, stored));
+        } else {
+            let at = self.0.partition_point(|(other, _)| *other < place);
+            self.0.insert(at, (place, stored));
+        }
+    }
+
+    fn take_first(&mut self, wanted: Option<&[MessageId]>) -> Option<(u64, Stored)> {
+        match wanted {
+            None => self.0.pop_front(),
+            Some(wanted) => {
+                let at = self.0.iter().position(|(_, stored)| wanted.contains(&stored.envelope.id))?;
+                self.0.remove(at)
+            }
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Stored> {
+        self.0.iter().map(|(_, stored)| stored)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 #[derive(Debug)]
@@ -91,21 +167,21 @@ impl State {
             self.events.entry(event.clone()).or_default();
         }
         for (queue, event) in &topology.subscriptions {
-            self.queues.entry(queue.clone()).or_default();
+            self.queues.make(queue);
             self.events.entry(event.clone()).or_default().insert(queue.clone());
         }
         for queue in &topology.tasks {
-            self.queues.entry(queue.clone()).or_default();
+            self.queues.make(queue);
         }
         if let Some(app) = &topology.app {
-            self.queues.entry(QueueName::failed(app)).or_default();
+            self.queues.make(&QueueName::failed(app));
         }
     }
 
     /// What publishing would give.
     pub(super) fn would_publish(&self, message: &Outgoing) -> Published {
         match &message.to {
-            Destination::Queue(queue) if !self.queues.contains_key(queue) => Published::Returned,
+            Destination::Queue(queue) if self.queues.get(queue).is_none() => Published::Returned,
             Destination::Queue(_) => Published::Confirmed { queues: 1 },
             Destination::Event(event) => {
                 let queues = self.events.get(event).map_or(0, BTreeSet::len);
@@ -159,7 +235,8 @@ impl State {
     ) -> Result<bool, SubscriptionLost> {
         let lost = || SubscriptionLost { reason: "the broker ended it".into() };
         let first = self.next;
-        let queue = self.queues.get_mut(name).ok_or_else(lost)?;
+        let index = self.queues.index(name).ok_or_else(lost)?;
+        let queue = &mut self.queues.list[index].1;
         let consumer = queue.subscriptions.get_mut(&id).ok_or_else(lost)?;
         while let Some(entry) = queue.delayed.first_entry()
             && entry.key().0 <= now
@@ -170,20 +247,12 @@ impl State {
         let limit = max.min(prefetch.saturating_sub(consumer.held));
         let mut fence = first;
         for _ in 0..limit {
-            let next = match only {
-                None => queue.ready.pop_first(),
-                Some(only) => {
-                    let wanted = |stored: &Stored| only.contains(&stored.envelope.id);
-                    let place =
-                        queue.ready.iter().find(|(_, stored)| wanted(stored)).map(|(place, _)| *place);
-                    place.and_then(|place| queue.ready.remove_entry(&place))
-                }
-            };
+            let next = queue.ready.take_first(only);
             let Some((place, stored)) = next else { break };
             fence += 1;
             consumer.held += 1;
             out.push(Delivery {
-                tag: DeliveryTag { subscription: id, number: place, fence },
+                tag: DeliveryTag { subscription: id, number: index as u64, fence },
                 queue: name.clone(),
                 envelope: Arc::clone(&stored.envelope),
                 losses: stored.losses,
@@ -204,13 +273,13 @@ impl State {
     }
 
     pub(super) fn holds(&self, delivery: &Delivery) -> bool {
-        self.queues.get(&delivery.queue).is_some_and(|queue| queue.held.contains_key(&delivery.tag.fence))
+        self.queues.of(delivery.tag).is_some_and(|queue| queue.held.contains_key(&delivery.tag.fence))
     }
 
     /// Carries out a verdict on a delivery that is held.
     pub(super) fn apply(&mut self, delivery: &Delivery, verdict: Verdict, now: Timestamp) {
         let next_place = self.next + 1;
-        let Some(queue) = self.queues.get_mut(&delivery.queue) else {
+        let Some(queue) = self.queues.of_mut(delivery.tag) else {
             return;
         };
         let Some(Held { mut stored, place, subscription }) = queue.held.remove(&delivery.tag.fence) else {
@@ -241,7 +310,7 @@ impl State {
                 envelope.progress = Progress::default();
                 envelope.report = Some(report);
                 stored = Stored { envelope: Arc::new(envelope), losses: 0 };
-                self.queues.entry(failed).or_default().store(next_place, None, stored, now);
+                self.queues.make(&failed).store(next_place, None, stored, now);
             }
         }
     }
@@ -255,6 +324,7 @@ impl State {
     pub(super) fn lose_subscription(&mut self, id: u64) {
         let name = self
             .queues
+            .list
             .iter()
             .find(|(_, queue)| queue.subscriptions.contains_key(&id))
             .map(|(name, _)| name.clone());
@@ -274,6 +344,7 @@ impl State {
     pub(super) fn lose_all_subscriptions(&mut self) {
         let open = self
             .queues
+            .list
             .iter()
             .flat_map(|(name, queue)| queue.subscriptions.keys().map(|id| (name.clone(), *id)));
         for (name, id) in open.collect::<Vec<_>>() {
@@ -288,7 +359,7 @@ impl State {
         let Some(consumer) = queue.subscriptions.remove(&id) else {
             return;
         };
-        let fences: HashSet<u64> =
+        let fences: Vec<u64> =
             queue.held.iter().filter(|(_, held)| held.subscription == id).map(|(fence, _)| *fence).collect();
         for fence in fences {
             if let Some(mut held) = queue.held.remove(&fence) {
@@ -318,7 +389,7 @@ impl State {
         Ok(match query {
             Inspect::Queues(app) => {
                 let mine = |queue: &&QueueName| app.as_ref().is_none_or(|app| queue.app() == *app);
-                let mut names: Vec<_> = self.queues.keys().filter(mine).collect();
+                let mut names: Vec<_> = self.queues.names().filter(mine).collect();
                 names.sort();
                 Inspection::Queues(names.into_iter().map(|name| self.stats(name, now)).collect())
             }
@@ -345,7 +416,9 @@ impl State {
     }
 
     fn stats(&self, name: &QueueName, now: Timestamp) -> QueueStats {
-        let queue = &self.queues[name];
+        let Some(queue) = self.queues.get(name) else {
+            unreachable!("asked for a queue that was just listed")
+        };
         let due = queue.delayed.keys().take_while(|(due, _)| *due <= now).count();
         QueueStats {
             queue: name.clone(),

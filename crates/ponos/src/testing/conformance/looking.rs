@@ -1,0 +1,185 @@
+//! Looking: figures, pages, standing orders and records, none of which change anything.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ponos_core::broker::{BrokerErrorKind, Inspect, Order, OrderAction};
+use ponos_core::id::{MessageId, Tid};
+use ponos_core::journal::{JournalQuery, PublishedRecord, Record, What};
+use ponos_core::name::AppName;
+
+use super::messages::*;
+use super::stand::{Stand, ids_of, within};
+
+pub async fn the_figures_add_up(stand: Stand) {
+    let empty = stand.stats(&jobs()).await;
+    assert_eq!((empty.ready, empty.delayed, empty.unsettled, empty.consumers), (0, 0, 0, 0));
+    assert_eq!(empty.oldest, None);
+    let before = now();
+    let mut batch = jobs_of(5);
+    batch.extend([delayed(Duration::from_secs(60)), delayed(Duration::from_secs(3600))]);
+    stand.publish(batch).await;
+    let mut consumer = stand.consume(&jobs(), 3).await;
+    let _held = consumer.take(3).await;
+    let stats = stand.stats(&jobs()).await;
+    assert_eq!((stats.ready, stats.delayed, stats.unsettled, stats.consumers), (2, 2, 3, 1));
+    let oldest = stats.oldest.unwrap_or_else(|| panic!("something is ready"));
+    assert!(oldest >= before && oldest <= now(), "{before:?} … {oldest:?}");
+    let all = stand.inspect(Inspect::Queues(None)).await.into_queues();
+    let names: Vec<_> = all.iter().map(|stats| stats.queue.clone()).collect();
+    assert!(names.is_sorted(), "by name: {names:?}");
+    for queue in hearers().into_iter().chain([jobs(), effects(), failed()]) {
+        assert!(names.contains(&queue), "{queue} of {names:?}");
+    }
+    let other = AppName::from_checked("other");
+    let of_one = stand.inspect(Inspect::Queues(Some(other.clone()))).await.into_queues();
+    assert!(!of_one.is_empty() && of_one.iter().all(|stats| stats.queue.app() == other), "{of_one:?}");
+}
+
+pub async fn pages_show_each_message_once_oldest_first(stand: Stand) {
+    let sent = jobs_of(23);
+    stand.publish(sent.clone()).await;
+    let mut consumer = stand.consume(&jobs(), 2).await;
+    let _held = consumer.take(2).await; // what somebody holds is shown too
+    let mut seen = Vec::new();
+    loop {
+        let page = stand.page(&jobs(), 5, seen.last().copied()).await;
+        assert!(page.len() <= 5);
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page.iter().map(|envelope| envelope.id));
+        assert!(seen.len() <= sent.len(), "a message was shown twice: {seen:?}");
+    }
+    assert_eq!(seen, ids_of(&sent));
+    assert_eq!(stand.page(&jobs(), 0, None).await, []);
+    stand.publish(vec![delayed(Duration::from_secs(60))]).await;
+    assert_eq!(stand.messages(&jobs()).await.len(), sent.len() + 1, "what waits for its time is shown too");
+}
+
+pub async fn a_page_after_a_message_that_is_gone_is_not_the_first_page(stand: Stand) {
+    stand.publish(jobs_of(3)).await;
+    let gone = Some(job(0).envelope.id);
+    let asked = stand.broker.inspect(Inspect::Messages { queue: jobs(), limit: 10, after: gone }).await;
+    match asked {
+        Err(error) => assert_eq!(error.kind(), BrokerErrorKind::NotFound, "{error}"),
+        // A broker that knows where it was goes on from there: behind the newest is nothing.
+        Ok(page) => assert_eq!(page.into_messages(), [], "who pages on would never come to an end"),
+    }
+}
+
+pub async fn one_message_is_found_by_its_id(stand: Stand) {
+    let sent = jobs_of(3);
+    stand.publish(sent.clone()).await;
+    let ask = |id: MessageId| stand.inspect(Inspect::Message { queue: jobs(), id });
+    assert_eq!(ask(sent[1].envelope.id).await.into_messages(), [sent[1].envelope.clone()]);
+    assert_eq!(ask(job(0).envelope.id).await.into_messages(), []);
+    for query in [
+        Inspect::Message { queue: nowhere(), id: sent[0].envelope.id },
+        Inspect::Messages { queue: nowhere(), limit: 1, after: None },
+    ] {
+        match stand.broker.inspect(query).await {
+            Err(error) => assert_eq!(error.kind(), BrokerErrorKind::NotFound, "{error}"),
+            Ok(found) => panic!("a queue that does not exist was looked into: {found:?}"),
+        }
+    }
+}
+
+pub async fn looking_a_hundred_times_consumes_nothing(stand: Stand) {
+    let sent = jobs_of(3);
+    stand.publish(sent.clone()).await;
+    let expected: HashSet<_> = ids_of(&sent).into_iter().collect();
+    for _ in 0..100 {
+        let seen: HashSet<_> = stand.messages(&jobs()).await.iter().map(|envelope| envelope.id).collect();
+        assert_eq!(seen, expected);
+        let one = Inspect::Message { queue: jobs(), id: sent[2].envelope.id };
+        assert!(!stand.inspect(one).await.into_messages().is_empty());
+        let (ready, ..) = stand.counts(&jobs()).await;
+        assert!(ready >= 3);
+    }
+    let mut consumer = stand.consume(&jobs(), 10).await;
+    let mut got = HashSet::new();
+    let consuming = async {
+        while got != expected {
+            let mut out = Vec::new();
+            let polled = std::future::poll_fn(|cx| consumer.0.poll_next(cx, 10, &mut out)).await;
+            if polled.is_err() {
+                consumer = stand.consume(&jobs(), 10).await;
+            } else {
+                got.extend(out.iter().map(|delivery| delivery.envelope.id));
+                let lost = out.iter().any(|delivery| delivery.losses > 0) && stand.is_exactly_once();
+                assert!(!lost, "looking is no loss");
+            }
+        }
+    };
+    within("all messages", consuming).await;
+}
+
+pub async fn an_order_stands_until_it_is_replaced_or_ends(stand: Stand) {
+    let order = |queue, action, reason: &str, until| Order {
+        queue,
+        action,
+        by: "Περσεφόνη".into(),
+        reason: reason.into(),
+        at: now(),
+        until,
+    };
+    let ask = || async { stand.inspect(Inspect::Orders(app())).await.into_orders() };
+    let steer = |order: Order| {
+        let stand = &stand;
+        async move { stand.until("steer", || stand.broker.steer(order.clone())).await }
+    };
+    assert_eq!(ask().await, []);
+    let first = order(jobs(), OrderAction::Pause, "to see", None);
+    steer(first.clone()).await;
+    assert_eq!(ask().await, [first]);
+    let second = order(jobs(), OrderAction::Pause, "still", Some(now() + Duration::from_secs(3600)));
+    steer(second.clone()).await;
+    assert_eq!(ask().await, std::slice::from_ref(&second), "it replaces the one that stood");
+    let [_, others, _] = hearers();
+    steer(order(others, OrderAction::Pause, "another application's", None)).await;
+    let past = order(effects(), OrderAction::Pause, "over", Some(now()));
+    steer(past).await;
+    assert_eq!(ask().await, [second], "another's is not shown, nor what has ended");
+    let other_handle = stand.another_handle().await;
+    let seen = other_handle.inspect(Inspect::Orders(app())).await;
+    assert_eq!(seen.map(|answer| answer.into_orders().len()).ok(), Some(1), "known to who starts later");
+    steer(order(jobs(), OrderAction::Resume, "seen", None)).await;
+    assert_eq!(ask().await, []);
+}
+
+pub async fn records_are_found_by_their_transaction(stand: Stand) {
+    let Some(journal) = stand.broker.journal() else { return };
+    let record = |tid: &Tid, n: u32| Record {
+        at: now(),
+        tid: tid.clone(),
+        message: job(0).envelope.id,
+        what: What::Published(PublishedRecord {
+            name: "thing.happened".into(),
+            event: true,
+            app: Some(app()),
+            cause: Some(job(0).envelope.id),
+            by: Some("unit.job.do".into()),
+            queues: n,
+        }),
+    };
+    let tid = |text| Tid::from_foreign(text).unwrap_or_else(|| panic!("a transaction id"));
+    let (one, two) = (tid("first-0001"), tid("second-0001"));
+    let records: Vec<_> = (0..20).map(|n| record(if n % 2 == 0 { &one } else { &two }, n)).collect();
+    for record in &records {
+        journal.append(record.clone());
+    }
+    let of = |tid: &Tid| records.iter().filter(|record| record.tid == *tid).cloned().collect::<Vec<_>>();
+    let read = |query| {
+        let journal = &journal;
+        async move { within("read", journal.read(query)).await.unwrap_or_else(|error| panic!("{error}")) }
+    };
+    assert_eq!(read(JournalQuery::Tid(one.clone())).await, of(&one));
+    assert_eq!(read(JournalQuery::Tid(tid("0001"))).await, [], "a part is not the whole");
+    assert_eq!(read(JournalQuery::TidSuffix("second-0001".into())).await, of(&two));
+    assert_eq!(read(JournalQuery::TidSuffix("0001".into())).await, records);
+    assert_eq!(read(JournalQuery::TidSuffix("0002".into())).await, []);
+    assert_eq!(read(JournalQuery::Last(3)).await, records[17..]);
+    assert_eq!(read(JournalQuery::Last(1000)).await, records);
+    assert_eq!(journal.dropped(), 0);
+}
