@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ponos::core::broker::{Broker, BrokerError, Inspect, QueueStats};
+use ponos::core::broker::{Broker, BrokerError, BrokerErrorKind, Inspect, QueueStats};
 use ponos::core::journal::Journal;
 use ponos::core::name::{AppName, QueueName};
 use ponos::{BROKER_VARIABLE, DEFAULT_BROKER};
@@ -17,7 +17,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an answer may take. A publish has its own, longer deadline.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-const NAME_IT: &str = "start a service there first, or name its broker with --broker sqlite:FILE or PONOS_BROKER";
+const NAME_IT: &str =
+    "start a service there first, or name its broker with --broker sqlite:FILE or PONOS_BROKER";
 
 /// An open broker.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl Session {
     pub(crate) async fn ask<T>(
         &self,
         question: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<T, CliError> {
+    ) -> Result<T, BrokerError> {
         within(ANSWER_DEADLINE, self.broker.name(), question).await
     }
 
@@ -134,14 +135,14 @@ async fn within<T>(
     deadline: Duration,
     who: &str,
     question: impl Future<Output = Result<T, BrokerError>>,
-) -> Result<T, CliError> {
-    match tokio::time::timeout(deadline, question).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(CliError::broker(
-            format!("{who}: no answer within {} seconds", deadline.as_secs()),
-            "is another program holding a lock on it, or the host overloaded? Try again",
-        )),
-    }
+) -> Result<T, BrokerError> {
+    tokio::time::timeout(deadline, question).await.unwrap_or_else(|_| {
+        let problem = format!(
+            "{who}: no answer within {} seconds: is another program holding a lock on it?",
+            deadline.as_secs()
+        );
+        Err(BrokerError::new(BrokerErrorKind::Unavailable, problem))
+    })
 }
 
 /// Opening a file that is not there would create it, and a typing error would look like an empty broker.
@@ -156,6 +157,8 @@ fn must_be_there(file: &Path) -> Result<(), CliError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(CliError::broker(format!("no broker there: the file `{shown}` does not exist"), NAME_IT))
         }
-        Err(error) => Err(CliError::broker(format!("no broker there: `{shown}` cannot be read ({error})"), NAME_IT)),
+        Err(error) => {
+            Err(CliError::broker(format!("no broker there: `{shown}` cannot be read ({error})"), NAME_IT))
+        }
     }
 }

@@ -28,9 +28,7 @@ use self::console::{Console, Tone};
 use self::script::Script;
 use self::stage::Stage;
 use self::traffic::{Traffic, Webhook};
-
-/// The demo could not begin: a wrong option, a file that cannot be read, a broker that cannot be used.
-const CANNOT_BEGIN: u8 = 2;
+use crate::error::Exit;
 
 /// As a shell reports a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -45,11 +43,17 @@ const KEPT_FOR_THE_END: Duration = Duration::from_secs(5);
 /// How long stopping may take.
 const STOP_LIMIT: Duration = Duration::from_millis(1_500);
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the balance closes: every accepted job is done or failed, and all ledgers agree
+  1    it does not
+  2    the command was not understood, or its input cannot be read
+  3    the broker cannot be used
+  130  interrupted";
+
 /// Five services, one process: payments, mail, webhooks, builds, and a mail provider that breaks.
-///
-/// Exit code: 0 when every job that was accepted ended as done or as failed, and the independent ledgers agree;
-/// 1 when not; 2 when the demo could not begin.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXIT_CODES)]
 pub(crate) struct DemoArgs {
     /// Ends by itself within 30 seconds, without pauses for an audience
     #[arg(long)]
@@ -74,38 +78,55 @@ pub(crate) struct DemoArgs {
 
 /// Runs the demo.
 pub(crate) fn run(args: DemoArgs) -> ExitCode {
+    let started = Instant::now();
     let console = Console::open(args.json);
-    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => {
-            let code = runtime.block_on(begin(args, &console));
-            // What still runs belongs to services that were asked to stop.
-            runtime.shutdown_timeout(STOP_LIMIT);
-            code
-        }
-        Err(error) => Err(anyhow::Error::new(error).context("cannot start a runtime")),
-    };
-    code.unwrap_or_else(|error| {
+    let ended = Plan::of(args).map_err(|error| (Exit::Usage, error)).and_then(|plan| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| (Exit::Broker, error.into()))?;
+        let code = runtime.block_on(perform(plan, started, &console));
+        // What still runs belongs to services that were asked to stop.
+        runtime.shutdown_timeout(STOP_LIMIT);
+        code.map_err(|error| (Exit::Broker, error))
+    });
+    ended.unwrap_or_else(|(exit, error)| {
         console.error(&format!("{error:#}"));
-        ExitCode::from(CANNOT_BEGIN)
+        exit.into()
     })
+}
+
+/// What the arguments ask for, found possible.
+struct Plan {
+    webhooks: Vec<Webhook>,
+    home: Home,
+    broker: Broker,
+    seed: u64,
+    ci: bool,
+    json: bool,
+}
+
+impl Plan {
+    fn of(args: DemoArgs) -> anyhow::Result<Self> {
+        let DemoArgs { ci, json, input, broker, seed } = args;
+        let webhooks = match &input {
+            Some(file) => Webhook::read(file)?,
+            None => Webhook::embedded(),
+        };
+        let home = Home::new(broker)?;
+        let broker = home.broker()?;
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+        Ok(Self { webhooks, home, broker, seed, ci, json })
+    }
 }
 
 /// # Errors
 ///
-/// When the demo cannot begin.
-async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    let webhooks = match &args.input {
-        Some(file) => Webhook::read(file)?,
-        None => Webhook::embedded(),
-    };
-    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let home = Home::new(args.broker)?;
-    let broker = home.broker()?;
-    let limit = started + if args.ci { CI_LIMIT } else { LIMIT };
+/// When the demo cannot begin: its broker cannot be used, or its services cannot start.
+async fn perform(plan: Plan, started: Instant, console: &Console) -> anyhow::Result<ExitCode> {
+    let Plan { webhooks, home, broker, seed, ci, json } = plan;
+    let limit = started + if ci { CI_LIMIT } else { LIMIT };
     let stage = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, Stage::set(broker, console.clone())).await;
     let stage = stage.context("the services did not start in time")??;
-    let mut script = Script::new(Traffic::new(seed, webhooks, !args.ci), console.clone());
+    let mut script = Script::new(Traffic::new(seed, webhooks, !ci), console.clone());
     script.opening(&stage, &home.shown(), home.is_temporary(), seed);
 
     let ended = tokio::select! {
@@ -115,7 +136,7 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
             }
             None
         }
-        () = nobody_reads(console, args.ci) => Some(ExitCode::SUCCESS),
+        () = nobody_reads(console, ci) => Some(ExitCode::SUCCESS),
         Ok(()) = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
     };
     if let Some(code) = ended {
@@ -124,11 +145,11 @@ async fn begin(args: DemoArgs, console: &Console) -> anyhow::Result<ExitCode> {
     }
     let books = Books::close(&stage, script.ledger(), limit - 2 * STOP_LIMIT).await;
     script.epilogue(&books, home.kept());
-    let code = if books.balance_closes() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let code = ExitCode::from(if books.balance_closes() { Exit::Ok } else { Exit::Findings });
     if tokio::time::timeout(STOP_LIMIT, stage.strike()).await.is_err() {
         console.say("demo", Tone::Faint, "the services did not stop in time; the process ends");
     }
-    console.finish(args.json.then(|| books.to_json()), STOP_LIMIT).await;
+    console.finish(json.then(|| books.to_json()), STOP_LIMIT).await;
     Ok(code)
 }
 

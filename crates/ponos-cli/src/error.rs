@@ -61,14 +61,19 @@ impl From<BrokerError> for CliError {
     fn from(error: BrokerError) -> Self {
         let (exit, help) = match error.kind() {
             BrokerErrorKind::NotFound => (Exit::Findings, "`ponos queues` shows what there is"),
-            BrokerErrorKind::Invalid => (Exit::Findings, "the broker is well; what was asked of it cannot be done"),
+            BrokerErrorKind::Invalid => {
+                (Exit::Findings, "the broker is well; what was asked of it cannot be done")
+            }
             BrokerErrorKind::Mismatch => {
                 (Exit::Findings, "stop the services of one of the two versions, then try again")
             }
             BrokerErrorKind::Unavailable | BrokerErrorKind::Blocked => {
                 (Exit::Broker, "it may be temporary: try again, and if it stays, look at the broker's host")
             }
-            _ => (Exit::Broker, "name another broker with --broker sqlite:FILE or PONOS_BROKER, or mend this one"),
+            _ => (
+                Exit::Broker,
+                "name another broker with --broker sqlite:FILE or PONOS_BROKER, or mend this one",
+            ),
         };
         Self { exit, problem: error.to_string(), help: help.to_owned() }
     }
@@ -93,14 +98,17 @@ impl From<clap::Error> for CliError {
     fn from(error: clap::Error) -> Self {
         let text = error.to_string();
         let mut paragraphs = text.split("\n\n").map(str::trim);
-        let problem = paragraphs.next().unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let problem =
+            paragraphs.next().unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let problem = problem.strip_prefix("error: ").unwrap_or(&problem).to_owned();
         let rest: Vec<&str> = paragraphs.collect();
         let begins = |prefix: &str| rest.iter().find_map(|paragraph| paragraph.strip_prefix(prefix));
         let help = match (begins("tip: "), begins("Usage: ")) {
             (Some(tip), _) => tip.lines().next().unwrap_or(tip).to_owned(),
-            (None, Some(usage)) => format!("write `{}`, or see --help", usage.lines().next().unwrap_or(usage)),
-            (None, None) => "see `ponos --help`".to_owned(),
+            (None, Some(usage)) => {
+                format!("write `{}`, or see --help", usage.lines().next().unwrap_or(usage))
+            }
+            (None, None) => "see this command with --help".to_owned(),
         };
         Self::usage(problem, help)
     }

@@ -94,7 +94,7 @@ fn layout(json: &str, indent: Option<&str>) -> String {
             }
             '{' | '[' => {
                 out.push(c);
-                while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                while chars.next_if(char::is_ascii_whitespace).is_some() {}
                 if let Some(end) = chars.next_if(|c| matches!(c, '}' | ']')) {
                     out.push(end);
                 } else {
@@ -150,10 +150,10 @@ mod tests {
         let line = to_line(&evil);
         assert!(!line.chars().any(is_unsafe), "{line:?}");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), evil);
-        let body = format!("{{\"a\":\"\u{9b}\u{202e}\"}}");
-        let raw: &serde_json::value::RawValue = serde_json::from_str(&body).unwrap();
+        let body = "{\"a\":\"\u{9b}\u{202e}\"}";
+        let raw: &serde_json::value::RawValue = serde_json::from_str(body).unwrap();
         assert_eq!(to_line(&raw), "{\"a\":\"\\u009b\\u202e\"}");
-        assert_eq!(pretty(&body, ""), "{\n  \"a\": \"\\u009b\\u202e\"\n}");
+        assert_eq!(pretty(body, ""), "{\n  \"a\": \"\\u009b\\u202e\"\n}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod trace;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use self::error::{CliError, Exit};
@@ -51,7 +52,6 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Shows what Ponos does, in half a minute
-    #[command(after_help = "")]
     Demo(demo::DemoArgs),
     /// Checks names of events and tasks
     #[command(after_help = EXIT_CODES)]
@@ -82,11 +82,7 @@ fn main() -> ExitCode {
         // It has its own runtime and its own console, and says how it ends.
         Ok(Cli { verb: Verb::Demo(args), .. }) => return demo::run(args),
         Ok(cli) => run(cli, &mut out),
-        Err(error) if !error.use_stderr() => {
-            out.write(&error.to_string());
-            Ok(Exit::Ok)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => help(error, &mut out),
     };
     // First what was found, then what was wrong with it.
     let written = out.finish();
@@ -95,6 +91,17 @@ fn main() -> ExitCode {
         Err(error) => error.report(),
     };
     exit.into()
+}
+
+/// Help that was asked for, help because nothing was asked for, or what is wrong with the command.
+fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
+    let exit = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Exit::Usage,
+        _ => return Err(error.into()),
+    };
+    out.write(&error.to_string());
+    Ok(exit)
 }
 
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
@@ -120,4 +127,16 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.
     runtime.shutdown_timeout(END);
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_commands_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
 }

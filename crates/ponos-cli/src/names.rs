@@ -63,8 +63,12 @@ impl Fits {
     /// When the name is neither, with the reason that helps more.
     pub(crate) fn of(name: &str, kind: Option<Kind>) -> Result<Self, NameError> {
         match kind {
-            Some(Kind::Event) => return EventName::parse(name).map(|event| Self { event: Some(event), task: None }),
-            Some(Kind::Task) => return TaskName::parse(name).map(|task| Self { event: None, task: Some(task) }),
+            Some(Kind::Event) => {
+                return EventName::parse(name).map(|event| Self { event: Some(event), task: None });
+            }
+            Some(Kind::Task) => {
+                return TaskName::parse(name).map(|task| Self { event: None, task: Some(task) });
+            }
             None => {}
         }
         match (EventName::parse(name), TaskName::parse(name)) {
@@ -76,7 +80,8 @@ impl Fits {
 
 /// Only a name of three segments can be meant as a task's, and one in the present tense is not meant as an event's.
 fn likelier(event: NameError, task: NameError) -> NameError {
-    let meant_as_task = event.kind() == NameErrorKind::EventNotPast && task.kind() != NameErrorKind::SegmentCount;
+    let meant_as_task =
+        event.kind() == NameErrorKind::EventNotPast && task.kind() != NameErrorKind::SegmentCount;
     if meant_as_task { task } else { event }
 }
 

@@ -53,7 +53,12 @@ impl Output {
     pub(crate) fn stdout() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self { stdout: BufWriter::new(stdout), state: State::Open, color: terminal && color_is_welcome(), terminal }
+        Self {
+            stdout: BufWriter::new(stdout),
+            state: State::Open,
+            color: terminal && color_is_welcome(),
+            terminal,
+        }
     }
 
     /// Whether colours may be used.
@@ -132,7 +137,11 @@ impl Output {
 pub(crate) fn complain(problem: &str, help: &str) {
     let stderr = io::stderr();
     let color = stderr.is_terminal() && color_is_welcome();
-    let text = format!("{} {problem}\n{} {help}\n", paint(color, Tone::Bad, "error:"), paint(color, Tone::Strong, "help:"));
+    let text = format!(
+        "{} {problem}\n{} {help}\n",
+        paint(color, Tone::Bad, "error:"),
+        paint(color, Tone::Strong, "help:")
+    );
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 

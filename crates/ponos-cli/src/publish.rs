@@ -111,7 +111,10 @@ fn print(name: &str, kind: Kind, receipt: &Receipt, out: &mut Output) {
 /// With `--kind` the tense is not looked at: the service may have said `verb = unchecked`.
 fn name(name: &str, kind: Option<Kind>) -> Result<Name, CliError> {
     let refused = |error: ponos::core::name::NameError| {
-        CliError::usage(error.to_string(), "if a service really uses this name, say --kind event or --kind task")
+        CliError::usage(
+            error.to_string(),
+            "if a service really uses this name, say --kind event or --kind task",
+        )
     };
     match kind {
         Some(Kind::Event) => return EventName::unchecked_verb(name).map(Name::Event).map_err(refused),
@@ -151,7 +154,10 @@ fn payload(argument: &str) -> Result<Map<String, Value>, CliError> {
         ));
     }
     let payload: Value = serde_json::from_str(text).map_err(|error| {
-        CliError::usage(format!("the payload is no JSON: {error}"), "write an object such as '{\"org\":\"acme\"}'")
+        CliError::usage(
+            format!("the payload is no JSON: {error}"),
+            "write an object such as '{\"org\":\"acme\"}'",
+        )
     })?;
     let Value::Object(payload) = payload else {
         return Err(CliError::usage(
@@ -170,10 +176,7 @@ fn payload(argument: &str) -> Result<Map<String, Value>, CliError> {
 
 /// The library drops what must not stand in an id; a person is told instead.
 fn tid(text: &str) -> Result<Tid, CliError> {
-    let tid = Tid::from_foreign(text);
-    // A UUID may be written in capitals or without hyphens.
-    let same = |tid: &Tid| tid.trace_id().is_some() || tid.to_string() == text;
-    tid.filter(same).ok_or_else(|| {
+    Tid::from_foreign(text).filter(|tid| tid.to_string() == text).ok_or_else(|| {
         CliError::usage(
             format!("`{}` is no transaction id", text::line(text, 80)),
             "use a UUID, or at most 128 characters out of letters, digits and `. _ : -`",

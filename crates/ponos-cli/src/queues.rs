@@ -60,7 +60,11 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
         let queues = queues.iter().map(|stats| QueueJson {
             stats,
             oldest_age_ms: stats.oldest.map(|oldest| millis(now, oldest)),
-            paused: pause_of(stats).map(|order| Paused { reason: &order.reason, by: &order.by, at: order.at }),
+            paused: pause_of(stats).map(|order| Paused {
+                reason: &order.reason,
+                by: &order.by,
+                at: order.at,
+            }),
         });
         json::print(&Document { version: json::VERSION, queues: queues.collect() }, out);
     } else if queues.is_empty() {
@@ -105,8 +109,7 @@ fn table<'a>(
     let head = out.paint(Tone::Strong, &head);
     out.line(&head);
     for stats in queues {
-        let oldest =
-            stats.oldest.map_or_else(|| "-".to_owned(), |oldest| text::duration(now.since(oldest)));
+        let oldest = stats.oldest.map_or_else(|| "-".to_owned(), |oldest| text::duration(now.since(oldest)));
         let figures = [stats.ready, stats.delayed, stats.unsettled, u64::from(stats.consumers)];
         let [ready, delayed, unsettled, consumers] = figures.map(|n| n.to_string());
         let mut line = row(stats.queue.as_str(), [&ready, &delayed, &unsettled, &consumers, &oldest]);

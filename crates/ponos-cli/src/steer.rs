@@ -80,7 +80,8 @@ pub(crate) async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output
     let resumed = async {
         session.queue(&queue).await?;
         let orders = session.ask(session.broker().inspect(Inspect::Orders(queue.app()))).await?.into_orders();
-        let stood = orders.into_iter().find(|order| order.queue == queue && order.action == OrderAction::Pause);
+        let stood =
+            orders.into_iter().find(|order| order.queue == queue && order.action == OrderAction::Pause);
         // Also where none was seen: one may be given at this very moment.
         session.ask(session.broker().steer(order(&queue, OrderAction::Resume, ""))).await?;
         Ok::<_, CliError>(stood)
@@ -106,7 +107,9 @@ fn order(queue: &QueueName, action: OrderAction, reason: &str) -> Order {
 
 /// `user@host`, as far as the environment tells.
 fn whoami() -> String {
-    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let user = user.as_deref().unwrap_or("somebody");
     let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty());

@@ -98,8 +98,7 @@ pub(crate) fn utc(at: Timestamp) -> String {
     let (days, of_day) = (millis / 86_400_000, millis % 86_400_000);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
@@ -142,8 +141,9 @@ mod tests {
         assert_eq!(utc(Timestamp::EPOCH), "1970-01-01 00:00:00.000 UTC");
         assert_eq!(utc(Timestamp::from_millis(951_782_400_000)), "2000-02-29 00:00:00.000 UTC");
         assert_eq!(utc(Timestamp::from_millis(1_767_268_991_402)), "2026-01-01 12:03:11.402 UTC");
-        let shown: Vec<_> =
-            [999, 1000, 59_999, 60_000, 7_200_000, 172_800_000].map(|ms| duration(Duration::from_millis(ms))).into();
+        let shown: Vec<_> = [999, 1000, 59_999, 60_000, 7_200_000, 172_800_000]
+            .map(|ms| duration(Duration::from_millis(ms)))
+            .into();
         assert_eq!(shown, ["999ms", "1s", "59s", "1min", "2h", "2d"]);
         assert_eq!((count(1, "job"), count(0, "queue")), ("1 job".to_owned(), "0 queues".to_owned()));
     }

@@ -21,7 +21,8 @@ const CANDIDATES: usize = 20;
 const FIRST_LOOK: usize = 2_000;
 const LAST_LOOK: usize = 200_000;
 
-const BOUNDED: &str = "records are bounded, the oldest go first; it may also be another broker's: see --broker";
+const BOUNDED: &str =
+    "records are bounded, the oldest go first; it may also be another broker's: see --broker";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceArgs {
@@ -84,11 +85,12 @@ impl Which {
         if text.starts_with('@') {
             return Err(usage("is no transaction"));
         }
-        let tid = Tid::from_foreign(text).ok_or_else(|| usage("is no transaction id"))?;
-        if tid.trace_id().is_none() && tid.to_string() != text {
-            return Err(usage("is no transaction id"));
+        match Tid::from_foreign(&hyphenated(text)) {
+            Some(tid) if tid.trace_id().is_some() || tid.to_string() == text => {
+                Ok(Self::Id(text.to_owned(), tid))
+            }
+            _ => Err(usage("is no transaction id")),
         }
-        Ok(Self::Id(text.to_owned(), tid))
     }
 
     fn unknown(&self) -> CliError {
@@ -109,6 +111,14 @@ impl Which {
     }
 }
 
+/// A W3C trace id, as tracing tools show it, is the transaction id without its hyphens.
+fn hyphenated(text: &str) -> String {
+    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return text.to_owned();
+    }
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-").to_ascii_lowercase()
+}
+
 async fn find(session: &Session, which: &Which) -> Result<Vec<Record>, CliError> {
     let journal = session.journal()?;
     let tid = match which {
@@ -125,7 +135,7 @@ async fn find(session: &Session, which: &Which) -> Result<Vec<Record>, CliError>
             let by_end = |text: &str| session.ask(journal.read(JournalQuery::TidSuffix(text.to_owned())));
             let records = by_end(text).await?;
             let lower = text.to_ascii_lowercase();
-            if records.is_empty() && lower != *text { by_end(&lower).await } else { Ok(records) }
+            if records.is_empty() && lower != *text { Ok(by_end(&lower).await?) } else { Ok(records) }
         }
         _ => Ok(records),
     }

@@ -126,6 +126,18 @@ fn what_keeps_it_from_beginning_is_said() {
     }
 }
 
+#[test]
+fn a_broker_that_cannot_be_used_has_an_exit_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("no.db");
+    std::fs::write(&file, "this is no database, and it is long enough to be seen as none ".repeat(20))
+        .unwrap();
+    let output =
+        ponos(&["demo", "--ci", "--broker", &format!("sqlite:{}", file.display())]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("no.db"), "{}", text(&output.stderr));
+}
+
 /// Reads one line of a demo and closes the pipe.
 fn read_one_line(args: &[&str]) -> (Option<i32>, String, Duration) {
     let started = Instant::now();

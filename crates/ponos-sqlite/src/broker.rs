@@ -68,7 +68,6 @@ impl SqliteBroker {
     /// `Unusable` when the file is no database, is another program's or a later version's, is damaged or lies on
     /// a network file system; `Denied` when it may not be written; each says what to do. Also when the
     /// disk is full or no thread can be started.
-    #[expect(clippy::needless_pass_by_value, reason = "options are built in place and used once")]
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, BrokerError> {
         let location = Location::find(path.as_ref())?;
         let lock = FileLock::open(&location.writer_lock())?;

@@ -1,6 +1,7 @@
 //! What a task handler is given beside its task.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(crate) struct Local {
     pub(crate) host: Arc<str>,
     /// Time, chance and spawning.
     pub(crate) clock: Clock,
+    /// How many blocking handlers go on although their time is up.
+    pub(crate) overdue: AtomicUsize,
     /// The HTTP client of `cx.http()`.
     #[cfg(feature = "reqwest")]
     pub(crate) http: crate::http::Client,
@@ -37,6 +40,7 @@ impl Local {
             app,
             version: None,
             host: crate::service::host(),
+            overdue: AtomicUsize::new(0),
             #[cfg(feature = "reqwest")]
             http: crate::http::Client::new(crate::http::HttpOptions::default(), clock.clone()),
             clock,
@@ -52,7 +56,14 @@ pub(crate) struct Job {
     pub(crate) envelope: Arc<Envelope>,
     /// What the attempt has published so far; `None` once it has ended.
     effects: Mutex<Option<Effects>>,
+    /// How far blocking work is: [`RUNNING`], [`ENDED`] or [`OVERDUE`]. Written once by the thread that does the work
+    /// and once by the attempt whose time is up, whoever comes first.
+    blocking: AtomicU8,
 }
+
+const RUNNING: u8 = 0;
+const ENDED: u8 = 1;
+const OVERDUE: u8 = 2;
 
 /// What an attempt has published.
 #[derive(Debug, Default)]
@@ -64,11 +75,35 @@ struct Effects {
 
 impl Job {
     pub(crate) fn new(local: Arc<Local>, queue: QueueName, envelope: Arc<Envelope>) -> Self {
-        Self { local, queue, envelope, effects: Mutex::new(Some(Effects::default())) }
+        Self {
+            local,
+            queue,
+            envelope,
+            effects: Mutex::new(Some(Effects::default())),
+            blocking: AtomicU8::new(RUNNING),
+        }
     }
 
     fn effects(&self) -> MutexGuard<'_, Option<Effects>> {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attempt's time is up while blocking work may still run: it is counted until it ends.
+    pub(crate) fn blocking_is_overdue(&self) {
+        if self.blocking.compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let overdue = self.local.overdue.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::warn!(
+                overdue,
+                "the time is up, but blocking work cannot be stopped: it goes on beside the next attempt"
+            );
+        }
+    }
+
+    /// The blocking work has ended.
+    pub(crate) fn blocking_has_ended(&self) {
+        if self.blocking.swap(ENDED, Ordering::AcqRel) == OVERDUE {
+            self.local.overdue.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Ends the attempt and takes what it published.
@@ -103,7 +138,7 @@ impl Job {
     fn emit<E: Event>(&self, event: &E) -> Result<(), EncodeError> {
         let name = EventName::from_checked(E::NAME);
         let body = body::encode(&self.envelope.tid, event)?;
-        self.late(self.buffer(Destination::Event(name.clone()), MessageName::Event(name), body), E::NAME);
+        self.late(&self.buffer(Destination::Event(name.clone()), MessageName::Event(name), body), E::NAME);
         Ok(())
     }
 
@@ -112,12 +147,12 @@ impl Job {
         let name = TaskName::from_checked(name);
         let queue = QueueName::task(&name);
         self.late(
-            self.buffer(Destination::Queue(queue), MessageName::Task(name.clone()), body),
+            &self.buffer(Destination::Queue(queue), MessageName::Task(name.clone()), body),
             name.as_str(),
         );
     }
 
-    fn late(&self, buffered: Result<(), Ended>, name: &str) {
+    fn late(&self, buffered: &Result<(), Ended>, name: &str) {
         if buffered.is_err() {
             // Nothing is lost silently: the attempt has been settled, so nobody could send this any more.
             tracing::error!(

@@ -26,6 +26,10 @@ pub use self::error::{HttpError, HttpErrorKind};
 #[cfg(feature = "reqwest")]
 pub use self::options::HttpOptions;
 
+/// Requests and answers, as a stub sees and makes them.
+#[cfg(feature = "reqwest")]
+pub use {::http::Response, ::http::StatusCode, reqwest::Request};
+
 /// The header with the transaction id.
 pub const TID_HEADER: &str = "x-ponos-tid";
 

@@ -108,3 +108,8 @@ pub const fn mins(n: u64) -> std::time::Duration {
 pub const fn millis(n: u64) -> std::time::Duration {
     std::time::Duration::from_millis(n)
 }
+
+/// Compiles the README's snippets.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct ReadmeSnippets;

@@ -68,11 +68,14 @@ struct TaskDef<A: App> {
     schema: fn() -> serde_json::Value,
     emits: Vec<EventInfo>,
     /// Fills in the defaults of the task's policy, whose type is forgotten here.
-    resolve: Box<dyn Fn(&NpmFallbacks, &mut Vec<String>) -> Resolved + Send + Sync>,
+    resolve: Resolve,
     run: TaskFn<A>,
     recover: Option<RecoverFn<A>>,
     health: Option<HealthCheck<A>>,
 }
+
+/// Fills in the defaults of a policy, and names its problems.
+type Resolve = Box<dyn Fn(&NpmFallbacks, &mut Vec<String>) -> Resolved + Send + Sync>;
 
 /// Whether the npm package's event `worker.errored` is emitted when a job fails for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

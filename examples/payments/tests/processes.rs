@@ -163,7 +163,8 @@ async fn nothing_is_lost_whatever_is_killed() {
     heard(&world, &*broker, "deploy.github.pushed").await;
 
     let mut payments = BTreeSet::new();
-    for n in 0..10 {
+    // Fewer than failures in a row open pheidi's circuit, for nobody takes mail yet.
+    for n in 0..6 {
         payments.insert(world.pay(&format!("early-{n}"), 1900 + n).await);
     }
     // What was promised is the broker's; whoever promised it may go.
@@ -193,8 +194,8 @@ async fn nothing_is_lost_whatever_is_killed() {
     }
     world.start("pheidi");
     world
-        .until("mails are delivered after the restart", async || {
-            world.deliveries().await.filter(|m| m.count > 12)
+        .until("a mail that pheidi died over is sent again, and recognised", async || {
+            world.deliveries().await.filter(|mails| mails.repeated > 0)
         })
         .await;
     world.kill("mail-provider");

@@ -456,7 +456,7 @@ mod tests {
         type Change = fn(&mut Books, &mut Ledger, &mut Others);
         let changes: [(&str, Change); 11] = [
             ("a payment was promised that nobody knows", |_, l, _| {
-                l.payments.push((tid(3), Payment { org: "a", amount_cents: 1 }))
+                l.payments.push((tid(3), Payment { org: "a", amount_cents: 1 }));
             }),
             ("a webhook was promised that nobody knows", |_, l, _| l.events.push(tid(3))),
             ("a mail is missing", |_, _, o| o.delivered.clear()),
@@ -465,7 +465,7 @@ mod tests {
             ("a failed job is not kept", |_, _, o| o.failed.clear()),
             ("an organisation is not flagged", |_, _, o| o.flagged.clear()),
             ("a recovery function did not run", |_, _, o| {
-                o.failed[0].report.as_mut().unwrap().recovery = Recovery::None
+                o.failed[0].report.as_mut().unwrap().recovery = Recovery::None;
             }),
             ("the circuit did not open", |b, _, _| b.breaker_opened = 0),
             ("a queue holds a job", |b, _, _| b.left.push((QueueName::parse(SEND).unwrap(), 1))),

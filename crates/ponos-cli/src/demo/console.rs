@@ -13,6 +13,9 @@ const WAITING_LINES: usize = 4096;
 /// The columns of the name in front of each line.
 const NAME_COLUMNS: usize = 13;
 
+/// The columns where there is no terminal.
+const DEFAULT_WIDTH: usize = 100;
+
 /// What a line is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
@@ -69,7 +72,10 @@ impl Console {
             thread::Builder::new().name("console".into()).spawn(move || write_all(inbox, &tell, json));
         // Without the thread the channel is closed and the demo is silent; its exit code still tells.
         drop(written);
-        let width = named("COLUMNS").and_then(|value| value.to_str()?.parse().ok()).unwrap_or(100);
+        let columns =
+            || terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
+        let width = named("COLUMNS").and_then(|value| value.to_str()?.parse().ok());
+        let width = width.or_else(|| columns().filter(|_| terminal)).unwrap_or(DEFAULT_WIDTH);
         Self {
             lines,
             closed,

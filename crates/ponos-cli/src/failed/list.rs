@@ -8,8 +8,8 @@ use ponos::core::name::{AppName, QueueName};
 use ponos::{GaveUpReason, MessageId, Tid};
 use serde::Serialize;
 
-use super::store::{self, Failed};
 use super::ListArgs;
+use super::store::{self, Failed};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
@@ -65,7 +65,8 @@ pub(super) async fn run(args: ListArgs, session: &Session, out: &mut Output) -> 
         return Ok(Exit::Ok);
     }
     let now = text::now();
-    let (jobs, kinds) = (text::count(all.len() as u64, "failed job"), text::count(groups.len() as u64, "group"));
+    let (jobs, kinds) =
+        (text::count(all.len() as u64, "failed job"), text::count(groups.len() as u64, "group"));
     for group in groups {
         print(&group, now, out);
     }
@@ -124,10 +125,12 @@ fn entry(job: &Failed) -> Job<'_> {
 }
 
 fn print(group: &Group<'_>, now: Timestamp, out: &mut Output) {
-    let queue = group.queue.map_or_else(|| format!("{}: not known from where", group.app), ToString::to_string);
+    let queue =
+        group.queue.map_or_else(|| format!("{}: not known from where", group.app), ToString::to_string);
     let queue = out.paint(Tone::Strong, &queue);
     let reason = group.reason.map_or("no report", GaveUpReason::as_str);
-    let last = group.last_at.map(|at| format!(", last {} ago", text::duration(now.since(at)))).unwrap_or_default();
+    let last =
+        group.last_at.map(|at| format!(", last {} ago", text::duration(now.since(at)))).unwrap_or_default();
     let fingerprint = group.fingerprint.map(|fingerprint| text::line(fingerprint, 32)).unwrap_or_default();
     let fingerprint = out.paint(Tone::Faint, &fingerprint);
     out.line(&format!("{queue}  {} {reason}{last}  {fingerprint}", text::count(group.count as u64, "job")));

@@ -1,5 +1,7 @@
 //! `ponos failed retry` and `ponos failed discard`: out of the queue of failed jobs, one by one.
 
+use std::collections::BTreeSet;
+
 use ponos::core::broker::BrokerError;
 use ponos::core::name::{AppName, QueueName};
 use ponos::{MessageId, RetryFailed};
@@ -80,8 +82,8 @@ pub(super) async fn run(
     } else {
         // All are looked up first, so that a typing error does nothing by halves.
         let mut ids = args.ids;
-        ids.sort_unstable();
-        ids.dedup();
+        let mut seen = BTreeSet::new();
+        ids.retain(|id| seen.insert(*id));
         let mut jobs = Vec::new();
         for id in ids {
             jobs.push(store::the_one(session, &apps, id).await?);
@@ -90,8 +92,19 @@ pub(super) async fn run(
     };
     let dry_run = args.all && !args.yes;
     let mut settled = Vec::with_capacity(jobs.len());
+    let mut broken = Ok(());
     for job in jobs {
-        let one = if dry_run { plan(action, job) } else { settle(action, job, session).await? };
+        let one = if dry_run {
+            plan(action, job)
+        } else {
+            match settle(action, job, session).await {
+                Ok(one) => one,
+                Err(error) => {
+                    broken = Err(error);
+                    break;
+                }
+            }
+        };
         if !args.json {
             print(action, &one, out);
         }
@@ -99,9 +112,10 @@ pub(super) async fn run(
     }
     if args.json {
         json::print(&Document { version: json::VERSION, action, dry_run, jobs: &settled }, out);
-    } else if settled.is_empty() {
+    } else if settled.is_empty() && broken.is_ok() {
         out.line("no failed jobs");
     }
+    broken?;
     conclude(action, &settled)
 }
 
@@ -133,22 +147,25 @@ fn plan(action: Action, job: Failed) -> Settled {
     Settled { app: job.app, id: job.envelope.id, result: Outcome::Planned, queue, problem: None }
 }
 
+/// # Errors
+///
+/// When the broker does not answer: the next job would meet the same.
 async fn settle(action: Action, job: Failed, session: &Session) -> Result<Settled, CliError> {
     let jobs = store::jobs_of(session, &job.app);
     let id = job.envelope.id;
     let answer: Result<Option<QueueName>, BrokerError> = match action {
-        Action::Retry => jobs.retry(id).await.map(|retried| match retried {
+        Action::Retry => session.ask(jobs.retry(id)).await.map(|retried| match retried {
             RetryFailed::Retried(queue) => Some(queue),
             _ => None,
         }),
-        Action::Discard => {
-            jobs.discard(id).await.map(|was_there| was_there.then(|| QueueName::discarded(&job.app)))
-        }
+        Action::Discard => session
+            .ask(jobs.discard(id))
+            .await
+            .map(|was_there| was_there.then(|| QueueName::discarded(&job.app))),
     };
     let (result, queue, problem) = match answer {
         Ok(Some(queue)) => (Outcome::Done, Some(queue), None),
         Ok(None) => (Outcome::NotThere, None, None),
-        // The next job would meet the same.
         Err(error) if error.is_temporary() => return Err(error.into()),
         Err(error) => (Outcome::Refused, None, Some(error.to_string())),
     };

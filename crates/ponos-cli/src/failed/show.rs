@@ -10,8 +10,8 @@ use ponos::{MessageId, Tid};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::store::{self, Failed};
 use super::ShowArgs;
+use super::store::{self, Failed};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
@@ -21,7 +21,7 @@ use crate::{json, text};
 const MAX_TEXT: usize = 64 * 1024;
 
 /// Headers that are shown in a better form.
-const SHOWN_ELSEWHERE: &[&str] = &["x-ponos-report", "x-ponos-history"];
+const SHOWN_ELSEWHERE: &[&str] = &["x-ponos-gave-up", "x-ponos-history", "x-ponos-report"];
 
 #[derive(Serialize)]
 struct Document<'a> {

@@ -59,9 +59,11 @@ pub(super) async fn all(session: &Session, app: Option<&AppName>) -> Result<Vec<
         let mut found: Vec<Envelope> = Vec::new();
         loop {
             let after = found.last().map(|last| last.id);
-            let page = match jobs.list(PAGE, after).await {
+            let page = match session.ask(jobs.list(PAGE, after)).await {
                 Err(error)
-                    if error.kind() == BrokerErrorKind::NotFound && after.is_some() && restarts < RESTARTS =>
+                    if error.kind() == BrokerErrorKind::NotFound
+                        && after.is_some()
+                        && restarts < RESTARTS =>
                 {
                     restarts += 1;
                     found.clear();

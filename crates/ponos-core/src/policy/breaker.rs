@@ -188,7 +188,6 @@ impl Breaker {
     /// Tells how the job with this `permit` ended; `roll` is 64 random bits, which choose an open time's jitter.
     ///
     /// Only a failure can open a closed breaker: a success that fills the window up to `min_calls` does not.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up, so that a job reports once")]
     pub fn report(&mut self, permit: Permit, outcome: Outcome, now: Moment, roll: u64) -> Option<Transition> {
         if permit.generation != self.generation {
             return None;

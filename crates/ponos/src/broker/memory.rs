@@ -130,8 +130,17 @@ impl MemoryBroker {
             state.apply(delivery, Verdict::Done, Timestamp::EPOCH); // what is done needs no time
             return Ok(Vec::new());
         }
-        let outcomes: Vec<_> = settlement.send.iter().map(|message| state.would_publish(message)).collect();
+        let outcome = |message: &Outgoing| match message.envelope.body.len() {
+            len if len > MAX_BODY => Published::Refused(too_large(len)),
+            _ => state.would_publish(message),
+        };
+        let mut outcomes: Vec<_> = settlement.send.iter().map(outcome).collect();
         if outcomes.iter().any(|outcome| !outcome.is_confirmed()) {
+            // Both or nothing: what could have been sent was not.
+            outcomes.iter_mut().filter(|outcome| outcome.is_confirmed()).for_each(|outcome| {
+                let why = "not sent, because another message of the same settlement could not be";
+                *outcome = Published::Refused(unavailable(why));
+            });
             return Err(SettleError::NotSent(outcomes));
         }
         let now = self.inner.clock.wall();
@@ -165,7 +174,7 @@ impl MemoryBroker {
         }
         match dice.acknowledgement() {
             rough::Acknowledgement::Fine => {
-                state.apply(delivery, settlement.verdict, self.inner.clock.wall())
+                state.apply(delivery, settlement.verdict, self.inner.clock.wall());
             }
             rough::Acknowledgement::LostOnTheWay => {
                 // The connection breaks with it: the message comes back.

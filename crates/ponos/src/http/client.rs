@@ -160,7 +160,6 @@ impl RequestBuilder {
     }
 
     /// Adds a parameter to the URL's query.
-    #[expect(clippy::needless_pass_by_value, reason = "texts and numbers are given as they are")]
     pub fn query(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.query.push((name.into(), value.to_string()));
         self

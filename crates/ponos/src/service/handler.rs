@@ -54,8 +54,10 @@ where
         let handler = Arc::clone(&handler);
         let span = tracing::Span::current();
         Ok(Box::pin(async move {
-            let work =
-                tokio::task::spawn_blocking(move || span.in_scope(|| handler(task, TaskCx::new(job, state))));
+            let work = tokio::task::spawn_blocking(move || {
+                let _ended = BlockingEnd(Arc::clone(&job));
+                span.in_scope(|| handler(task, TaskCx::new(job, state)))
+            });
             match work.await {
                 Ok(outcome) => outcome,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -63,6 +65,15 @@ where
             }
         }))
     })
+}
+
+/// Tells that blocking work has ended, also by a panic.
+struct BlockingEnd(Arc<Job>);
+
+impl Drop for BlockingEnd {
+    fn drop(&mut self) {
+        self.0.blocking_has_ended();
+    }
 }
 
 pub(crate) fn recover_fn<T, F, Fut>(recover: F) -> RecoverFn<T::App>

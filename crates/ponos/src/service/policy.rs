@@ -382,10 +382,10 @@ impl Common {
         let concurrency = self.concurrency.unwrap_or_else(default_concurrency).max(1);
         match self.prefetch {
             Some(0) => {
-                problem("`prefetch` is 0, which on a broker means no limit at all: the least is 1".into())
+                problem("`prefetch` is 0, which on a broker means no limit at all: the least is 1".into());
             }
             Some(more) if more > 65_535 => {
-                problem(format!("`prefetch` is {more}: the protocol's most is 65535"))
+                problem(format!("`prefetch` is {more}: the protocol's most is 65535"));
             }
             _ => {}
         }
@@ -428,5 +428,42 @@ impl Resolved {
             breaker: self.breaker.map(Into::into),
             depends_on: self.depends_on.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npm(variables: &[(&str, &str)]) -> Result<NpmFallbacks, String> {
+        NpmFallbacks::from_env(|name| {
+            variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_npm_packages_variables_keep_their_meaning() {
+        let fallbacks = npm(&[
+            ("WORKER_MAX_NUM_RETRIES", "3"),
+            ("WORKER_MIN_RETRY_DELAY", "100"),
+            ("WORKER_MAX_RETRY_DELAY", "5000"),
+            ("WORKER_TIMEOUT", "2000"),
+        ]);
+        let fallbacks = fallbacks.unwrap();
+        assert_eq!(fallbacks.max_runs, Some(3), "runs in all, not retries");
+        assert_eq!(
+            npm_backoff(&fallbacks),
+            Backoff::exponential(Duration::from_millis(100)).max(Duration::from_secs(5))
+        );
+        assert_eq!(fallbacks.timeout, Some(Duration::from_secs(2)));
+        assert_eq!(npm_backoff(&npm(&[]).unwrap()), Backoff::default());
+        let unlimited = npm_backoff(&npm(&[("WORKER_MAX_RETRY_DELAY", "0")]).unwrap());
+        assert!(unlimited.longest() > Duration::from_secs(300 * 86_400), "0 means no limit");
+    }
+
+    #[test]
+    fn a_variable_that_is_no_number_is_named() {
+        let problem = npm(&[("WORKER_TIMEOUT", "soon")]).unwrap_err();
+        assert!(problem.contains("WORKER_TIMEOUT") && problem.contains("soon"), "{problem}");
     }
 }

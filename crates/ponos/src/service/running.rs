@@ -416,6 +416,13 @@ impl<A: App> Running<A> {
         Ok(())
     }
 
+    /// How many blocking handlers go on although their time is up. They cannot be stopped: each keeps a thread busy beside
+    /// the next attempt at its job.
+    #[must_use]
+    pub fn overdue(&self) -> usize {
+        self.shared.local.overdue.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Stops the intake, lets running handlers finish for up to 25 s, cuts off and hands back what still runs, settles
     /// and closes. What was handed back runs again; it spends no attempt.
     pub async fn shutdown(self) {
@@ -440,7 +447,7 @@ impl<A: App> Running<A> {
             match clock.timeout(BROKER_DEADLINE, self.shared.broker.close()).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the broker was not closed cleanly; what it held returns by itself")
+                    tracing::warn!(%error, "the broker was not closed cleanly; what it held returns by itself");
                 }
                 None => tracing::warn!("the broker did not close in time; what it held returns by itself"),
             }

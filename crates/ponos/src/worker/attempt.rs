@@ -124,10 +124,7 @@ async fn call(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, job: &Arc<
             Some(result) => result,
             None => {
                 if spec.policy.blocking {
-                    tracing::warn!(
-                        ?limit,
-                        "the time is up, but blocking work cannot be stopped: it goes on beside the next attempt"
-                    );
+                    job.blocking_is_overdue();
                 }
                 return CallResult::TimedOut(limit);
             }

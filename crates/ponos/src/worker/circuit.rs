@@ -150,7 +150,7 @@ impl Circuit {
                 tracing::warn!(circuit = self.name, ?time, ?cause, "circuit open: the queue keeps its jobs");
             }
             CircuitState::HalfOpen => {
-                tracing::info!(circuit = self.name, "circuit half-open: one job at a time")
+                tracing::info!(circuit = self.name, "circuit half-open: one job at a time");
             }
             CircuitState::Closed => tracing::info!(circuit = self.name, "circuit closed"),
         }

@@ -396,16 +396,27 @@ impl State {
             Inspect::Messages { queue, limit, after } => {
                 let mut all: Vec<_> = find(&queue)?.envelopes().collect();
                 all.sort_by_key(|envelope| (envelope.report.as_ref().map(|report| report.at), envelope.id));
-                let from =
-                    after.map_or(0, |after| all.iter().position(|e| e.id == after).map_or(0, |at| at + 1));
+                let from = match after {
+                    None => 0,
+                    Some(after) => {
+                        all.iter().position(|e| e.id == after).map(|at| at + 1).ok_or_else(|| {
+                            let problem = format!(
+                                "`{after}` is no longer in `{queue}`: begin again with its first page"
+                            );
+                            BrokerError::new(BrokerErrorKind::NotFound, problem)
+                        })?
+                    }
+                };
                 Inspection::Messages(all.into_iter().skip(from).take(limit).map(|e| (**e).clone()).collect())
             }
             Inspect::Message { queue, id } => Inspection::Messages(
                 find(&queue)?.envelopes().find(|e| e.id == id).map(|e| (**e).clone()).into_iter().collect(),
             ),
-            Inspect::Orders(app) => Inspection::Orders(
-                self.orders.values().filter(|order| order.queue.app() == app).cloned().collect(),
-            ),
+            Inspect::Orders(app) => {
+                let stands =
+                    |order: &&Order| order.queue.app() == app && order.until.is_none_or(|until| until > now);
+                Inspection::Orders(self.orders.values().filter(stands).cloned().collect())
+            }
             _ => {
                 return Err(BrokerError::new(
                     BrokerErrorKind::Invalid,
@@ -420,13 +431,18 @@ impl State {
             unreachable!("asked for a queue that was just listed")
         };
         let due = queue.delayed.keys().take_while(|(due, _)| *due <= now).count();
+        let since = |stored: &Stored| {
+            let envelope = &stored.envelope;
+            envelope.published_at.max(envelope.progress.due.unwrap_or_default())
+        };
+        let ready = queue.ready.values().chain(queue.delayed.values().take(due));
         QueueStats {
             queue: name.clone(),
             ready: (queue.ready.len() + due) as u64,
             delayed: (queue.delayed.len() - due) as u64,
             unsettled: queue.held.len() as u64,
             consumers: u32::try_from(queue.subscriptions.len()).unwrap_or(u32::MAX),
-            oldest: queue.ready.values().map(|stored| stored.envelope.published_at).min(),
+            oldest: ready.map(since).min(),
         }
     }
 

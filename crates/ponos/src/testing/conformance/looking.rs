@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use ponos_core::broker::{BrokerErrorKind, Inspect, Order, OrderAction};
+use ponos_core::broker::{BrokerErrorKind, Destination, Inspect, Order, OrderAction, Outgoing};
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::journal::{JournalQuery, PublishedRecord, Record, What};
 use ponos_core::name::AppName;
@@ -25,6 +25,11 @@ pub async fn the_figures_add_up(stand: Stand) {
     assert_eq!((stats.ready, stats.delayed, stats.unsettled, stats.consumers), (2, 2, 3, 1));
     let oldest = stats.oldest.unwrap_or_else(|| panic!("something is ready"));
     assert!(oldest >= before && oldest <= now(), "{before:?} … {oldest:?}");
+    let soon = Outgoing { to: Destination::Queue(effects()), ..delayed(Duration::from_millis(20)) };
+    let due = soon.envelope.progress.due;
+    stand.publish(vec![soon]).await;
+    stand.comes_to(&effects(), (1, 0, 0)).await;
+    assert_eq!(stand.stats(&effects()).await.oldest, due, "what was delayed is as old as its time is past");
     let all = stand.inspect(Inspect::Queues(None)).await.into_queues();
     let names: Vec<_> = all.iter().map(|stats| stats.queue.clone()).collect();
     assert!(names.is_sorted(), "by name: {names:?}");

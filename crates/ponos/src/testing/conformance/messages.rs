@@ -90,6 +90,11 @@ fn next_id() -> MessageId {
     MessageId::new(Timestamp::from_millis(time), random())
 }
 
+/// The transaction id of bodies that must not differ.
+fn short_tid() -> Tid {
+    Tid::from_foreign("t").unwrap_or_else(|| Tid::new(now(), random()))
+}
+
 /// A message with this body and nothing that is not needed.
 pub(super) fn plain(name: MessageName, body: impl Into<Bytes>) -> Envelope {
     Envelope {
@@ -144,6 +149,7 @@ pub(super) fn delayed(by: Duration) -> Outgoing {
 /// What a job sends: a task, whose id depends on the job's alone.
 pub(super) fn effect(of: MessageId) -> Outgoing {
     let mut message = named(EFFECT, "{\"tid\":\"t\"}");
+    message.envelope.tid = short_tid();
     let effect = ponos_core::id::Effect {
         parent: of,
         queue: JOB,
@@ -159,10 +165,8 @@ pub(super) fn effect(of: MessageId) -> Outgoing {
 
 /// The event that three queues hear.
 pub(super) fn happened() -> Outgoing {
-    Outgoing {
-        to: Destination::Event(event()),
-        envelope: plain(MessageName::Event(event()), "{\"tid\":\"t\"}"),
-    }
+    let envelope = plain(MessageName::Event(event()), "{\"tid\":\"t\"}");
+    Outgoing { to: Destination::Event(event()), envelope: Envelope { tid: short_tid(), ..envelope } }
 }
 
 pub(super) fn to_nowhere() -> Outgoing {
