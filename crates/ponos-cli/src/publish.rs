@@ -102,9 +102,18 @@ fn print(name: &str, kind: Kind, receipt: &Receipt, out: &mut Output) {
     out.line(&format!("  tid  {}", receipt.tid));
     out.line(&format!("  id   {}", receipt.id));
     if receipt.queues > 0 {
-        let hint = format!("  see what became of it: ponos trace {}", receipt.tid.short());
+        let hint = format!("  see what became of it: ponos trace {}", typed(&receipt.tid));
         let hint = out.paint(Tone::Faint, &hint);
         out.line(&hint);
+    }
+}
+
+/// What finds the transaction again: the end of an id of ours, the whole of another's, which may look like an option.
+fn typed(tid: &Tid) -> String {
+    match tid.trace_id() {
+        Some(_) => tid.short(),
+        None if tid.to_string().starts_with('-') => format!("-- {tid}"),
+        None => tid.to_string(),
     }
 }
 

@@ -327,7 +327,7 @@ async fn what_is_published_can_be_traced() {
 
     let with_tid = |tid: &str| place.ponos(&["publish", TASK, "{\"order\":1}", "--tid", tid]);
     with_tid("a-twin-id").ok().says("published shop.parcel.send to 1 queue\n  tid  a-twin-id\n  id   ");
-    with_tid("b-twin-id").ok();
+    with_tid("b-twin-id").ok().says("ponos trace b-twin-id\n");
     let both = place.ponos(&["trace", "twin-id"]);
     both.failed(1, "2 transactions end in `twin-id`").says("a-twin-id  ").says("b-twin-id  ");
     let both = place.ponos(&["trace", "twin-id", "--json"]);

@@ -25,11 +25,12 @@ const ROUNDS: usize = 9;
 const CONCURRENCY: usize = 16;
 
 #[app("bench", state = Progressed)]
+#[derive(Debug)]
 pub struct Bench;
 
 /// A payload of about 300 bytes, as webhooks and payments have.
 #[task("bench.job.run", app = Bench)]
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct JobRun {
     pub org: String,
     pub template: String,

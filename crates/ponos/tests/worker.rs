@@ -1,5 +1,7 @@
 //! What the uniform worker promises, on the virtual clock.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use std::sync::Arc;

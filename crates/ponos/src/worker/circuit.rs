@@ -178,7 +178,7 @@ impl Circuit {
     async fn wait_open(&self, until: Moment) {
         let Some(health) = &self.health else {
             self.clock.sleep_until(until).await;
-            return self.half_open(|breaker, now| breaker.tick(now));
+            return self.half_open(Breaker::tick);
         };
         loop {
             self.clock.sleep(HEALTH_INTERVAL).await;

@@ -92,7 +92,7 @@ impl Limiter {
                 }
                 // The last share holds: never unlimited, never a crash.
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the number of instances is not known; the last share holds")
+                    tracing::warn!(%error, "the number of instances is not known; the last share holds");
                 }
                 None => tracing::warn!("the number of instances was not told in time; the last share holds"),
             }
