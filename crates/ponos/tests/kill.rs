@@ -1,6 +1,6 @@
 //! No job is lost: four worker processes on one SQLite file are killed at random moments with jobs in their hands, and
 //! a ledger beside the broker says afterwards what ran where. `PONOS_KILLS=30` for the long form.
-#![allow(missing_docs, reason = "a test's derives have no readers")]
+#![allow(missing_docs, missing_debug_implementations, reason = "a test's derives have no readers")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests; figures for the log")]
 
 mod another_process;
