@@ -39,13 +39,23 @@ impl Local {
         Self {
             app,
             version: None,
-            host: crate::service::host(),
+            host: host(),
             overdue: AtomicUsize::new(0),
             #[cfg(feature = "reqwest")]
             http: crate::http::Client::new(crate::http::HttpOptions::default(), clock.clone()),
             clock,
         }
     }
+}
+
+/// The host and process, for reports: `host/pid`.
+fn host() -> Arc<str> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into()),
+        name => name.to_owned(),
+    };
+    format!("{}/{}", ponos_core::envelope::tame(&host, 64), std::process::id()).into()
 }
 
 /// One attempt at one job.

@@ -85,11 +85,8 @@ pub use ponos_core::envelope::{Cause, GaveUp, GaveUpReason, Phase};
 pub use ponos_core::id::{MessageId, Tid};
 pub use ponos_core::policy::{Backoff, BreakerConfig, MaxRetries, Rate, RateExt};
 pub use publisher::{PublishError, Publisher, Publishing, RawPublisher, Receipt};
-pub use service::{
-    DependencyPolicy, ErrorReport, ErroredEvents, ReactionPolicy, Running, Service, StartError, TaskPolicy,
-    Undecodable,
-};
-pub use worker::{CircuitChange, CircuitState};
+pub use service::{DependencyPolicy, ReactionPolicy, Running, Service, StartError, TaskPolicy};
+pub use worker::{CircuitChange, CircuitState, ErrorReport, ErroredEvents, Undecodable};
 
 /// So many seconds.
 #[must_use]

@@ -14,7 +14,7 @@ use ponos_core::broker::{BoxFuture, Broker, BrokerError, Destination, Outgoing, 
 use ponos_core::envelope::{Cause, MessageName};
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::journal::{PublishedRecord, Record, What};
-use ponos_core::name::{EventName, QueueName, TaskName};
+use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 
 use crate::context::{Local, new_envelope};
 use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
@@ -121,7 +121,7 @@ impl<A: App> Publisher<A> {
     /// When the broker cannot be used; the error says why.
     pub async fn connect(broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
-        let local = Local::new(crate::service::app_name::<A>(), crate::clock::Clock::real());
+        let local = Local::new(AppName::from_checked(A::NAME), crate::clock::Clock::real());
         Ok(Self::new(Arc::new(local), broker))
     }
 
@@ -310,10 +310,7 @@ impl RawPublisher {
     /// # Errors
     ///
     /// When the broker cannot be used.
-    pub async fn connect(
-        app: ponos_core::name::AppName,
-        broker: impl Into<crate::Broker>,
-    ) -> Result<Self, BrokerError> {
+    pub async fn connect(app: AppName, broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
         let local = Local::new(app, crate::clock::Clock::real());
         Ok(Self { inner: Inner { local: Arc::new(local), broker, declared: Mutex::new(HashSet::new()) } })

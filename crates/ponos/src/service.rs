@@ -1,12 +1,9 @@
 //! A service: what it reacts to, what it does, and under which policies. The definition needs no state and no broker.
 
 pub(crate) mod handler;
-mod hooks;
 pub(crate) mod policy;
 mod running;
 
-pub(crate) use hooks::Hooks;
-pub use hooks::{ErrorReport, Undecodable};
 pub use policy::{ReactionPolicy, TaskPolicy};
 pub(crate) use running::start;
 pub use running::{Running, StartError};
@@ -19,13 +16,13 @@ use ponos_core::manifest::{EventManifest, MANIFEST_VERSION, Manifest, ReactionMa
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 use ponos_core::policy::{BreakerConfig, Rate};
 
-use self::handler::{HealthCheck, RecoverFn, RunFn, TaskFn, blocking_fn, reaction_fn, task_fn};
-use self::policy::{NpmFallbacks, Resolved};
+use self::handler::{HealthCheck, RecoverFn, TaskFn, blocking_fn, reaction_fn, task_fn};
+use self::policy::NpmFallbacks;
 use crate::clock::Clock;
 use crate::context::TaskCx;
 use crate::message::{App, Event, EventInfo, IntoTasks, OwnedBy, Task};
 use crate::outcome::Outcome;
-use crate::worker::CircuitChange;
+use crate::worker::{CircuitChange, ErrorReport, ErroredEvents, Hooks, Resolved, RunFn, Undecodable};
 
 /// The definition of a service of the application `A`: reactions, tasks and their policies.
 ///
@@ -76,18 +73,6 @@ struct TaskDef<A: App> {
 
 /// Fills in the defaults of a policy, and names its problems.
 type Resolve = Box<dyn Fn(&NpmFallbacks, &mut Vec<String>) -> Resolved + Send + Sync>;
-
-/// Whether the npm package's event `worker.errored` is emitted when a job fails for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ErroredEvents {
-    /// It is not.
-    #[default]
-    Off,
-    /// It is, without the job's payload, which may hold what not every listener should see.
-    WithoutPayload,
-    /// It is, with the job's payload.
-    WithPayload,
-}
 
 /// What the handlers that depend on one thing share.
 pub struct DependencyPolicy<A: App> {
@@ -364,7 +349,7 @@ impl<A: App> Service<A> {
 
 impl ReactionDef {
     fn queue<A: App>(&self) -> QueueName {
-        QueueName::subscription(&app_name::<A>(), &event_name(self.event.name))
+        QueueName::subscription(&AppName::from_checked(A::NAME), &event_name(self.event.name))
     }
 }
 
@@ -380,18 +365,4 @@ fn queue_of_task(name: &'static str) -> QueueName {
 
 fn event_name(name: &'static str) -> EventName {
     EventName::from_checked(name)
-}
-
-pub(crate) fn app_name<A: App>() -> AppName {
-    AppName::from_checked(A::NAME)
-}
-
-/// The host and process, for reports: `host/pid`.
-pub(crate) fn host() -> Arc<str> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into()),
-        name => name.to_owned(),
-    };
-    format!("{}/{}", ponos_core::envelope::tame(&host, 64), std::process::id()).into()
 }

@@ -16,16 +16,21 @@
 
 mod attempt;
 mod circuit;
+mod hooks;
 mod limiter;
+mod policy;
 mod queue;
 mod settle;
 mod solo;
 
 pub use circuit::{CircuitChange, CircuitState};
+pub use hooks::{ErrorReport, ErroredEvents, Undecodable};
 
 pub(crate) use circuit::Circuit;
+pub(crate) use hooks::Hooks;
 pub(crate) use limiter::Limiter;
-pub(crate) use queue::{Control, QueueSpec, QueueWorker};
+pub(crate) use policy::Resolved;
+pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
 pub(crate) use settle::errored_event;
 pub(crate) use solo::Solo;
 
@@ -35,7 +40,6 @@ use ponos_core::broker::Broker;
 use ponos_core::journal::Journal;
 
 use crate::context::Local;
-use crate::service::{ErroredEvents, Hooks};
 
 /// What the queue workers of one running service share.
 #[derive(Debug)]

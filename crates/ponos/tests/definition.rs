@@ -562,13 +562,16 @@ impl tracing::Subscriber for Capture {
 async fn log_lines_inside_a_handler_carry_tid_queue_and_attempt() {
     async fn second_time(t: WorkDo, cx: TaskCx<WorkDo>) -> Outcome {
         tokio::task::yield_now().await;
-        tracing::info!("the async handler speaks");
+        tracing::info!("the handler speaks");
         cx.create(WorkCheck { n: t.n })?;
         if cx.attempt() == 1 { Err("at first")? } else { Ok(()) }
     }
-    fn blocks(_: WorkCheck, cx: TaskCx<WorkCheck>) -> Outcome {
-        tracing::info!("the blocking handler speaks");
-        cx.state().add("done");
+    async fn stops(_: WorkCheck, _: TaskCx<WorkCheck>) -> Outcome {
+        Err("hopeless").stop()
+    }
+    async fn recovers(_: WorkCheck, cx: TaskCx<WorkCheck>, _: GaveUp) -> Outcome {
+        tracing::info!("the recovery speaks");
+        cx.state().add("recovered");
         Ok(())
     }
     // The one subscriber of this test binary; the lines of other tests are told by their words.
@@ -576,19 +579,21 @@ async fn log_lines_inside_a_handler_carry_tid_queue_and_attempt() {
     tracing::subscriber::set_global_default(Capture(Arc::clone(&lines))).unwrap();
     let service = Service::<Unit>::new()
         .task(second_time, |p| p.retry(Backoff::constant(millis(1))))
-        .blocking_task(blocks, |p| p);
+        .task(stops, |p| p.recover(recovers));
     let counter = Counter::default();
     let running = service.start(counter.clone(), Broker::memory()).await.unwrap();
     let tid = running.publisher().create(WorkDo { n: 1 }).await.unwrap().tid;
-    eventually("done", async || counter.get("done") == 1).await;
+    eventually("done", async || counter.get("recovered") == 1).await;
     running.shutdown().await;
     let lines = lines.lines.lock().unwrap();
-    let job = |queue, attempt| format!("| job tid={tid} queue={queue} attempt={attempt} phase=\"run\"");
+    let job =
+        |queue, attempt, phase| format!("| job tid={tid} queue={queue} attempt={attempt} phase={phase:?}");
     let expected = [
-        ("the async handler speaks", job("unit.work.do", 1)),
-        ("the async handler speaks", job("unit.work.do", 2)),
-        ("error=\"at first\"", job("unit.work.do", 1)),
-        ("the blocking handler speaks", job("unit.work.check", 1)),
+        ("the handler speaks", job("unit.work.do", 1, "run")),
+        ("the handler speaks", job("unit.work.do", 2, "run")),
+        ("error=\"at first\"", job("unit.work.do", 1, "run")),
+        ("error=\"hopeless\"", job("unit.work.check", 1, "run")),
+        ("the recovery speaks", job("unit.work.check", 1, "recover")),
     ];
     for (words, span) in expected {
         let found = lines.iter().any(|line| line.contains(words) && line.contains(&span));

@@ -3,22 +3,14 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use ponos_core::body::{self, DecodeError, EncodeError};
+use ponos_core::body::{self, EncodeError};
 use ponos_core::broker::BoxFuture;
 use ponos_core::envelope::GaveUp;
 
 use crate::context::{Job, TaskCx};
 use crate::message::{App, ErasedPayload, Event, IntoTasks, Task, TaskSink};
 use crate::outcome::{Fail, Outcome};
-
-/// A handler or a recovery function at work; an error when the body is not what it takes.
-pub(crate) type Started = Result<BoxFuture<'static, Outcome>, DecodeError>;
-
-/// Runs a job of one queue.
-pub(crate) type RunFn = Arc<dyn Fn(Arc<Job>) -> Started + Send + Sync>;
-
-/// Runs the recovery of a job of one queue.
-pub(crate) type BoundRecoverFn = Arc<dyn Fn(Arc<Job>, GaveUp) -> Started + Send + Sync>;
+use crate::worker::{RunFn, Started};
 
 /// A task handler that still needs its application's state.
 pub(crate) type TaskFn<A> = Arc<dyn Fn(Arc<Job>, Arc<<A as App>::State>) -> Started + Send + Sync>;

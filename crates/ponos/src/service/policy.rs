@@ -6,28 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::envelope::GaveUp;
-use ponos_core::manifest::PolicyManifest;
 use ponos_core::policy::{Backoff, BreakerConfig, MaxRetries, Rate, RetryPolicy};
 
 use super::handler::{HealthCheck, RecoverFn, recover_fn};
 use crate::context::TaskCx;
 use crate::message::{App, Task};
 use crate::outcome::Outcome;
+use crate::worker::Resolved;
 
 /// One attempt's time limit unless the task says another: 60 s.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The least time limit that needs `long()`: RabbitMQ closes a channel after 30 minutes without an acknowledgement.
 pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(25 * 60);
-
-/// How many bytes of bodies one queue's worker holds before it takes no more, whatever its prefetch: 16 MiB.
-pub(crate) const MAX_HELD_BYTES: usize = 16 << 20;
-
-/// How many attempts a recovery function has.
-pub(crate) const RECOVERY_ATTEMPTS: u32 = 5;
-
-/// How many starts at most wait for a rate limit's token in a worker: this long at the full rate.
-pub(crate) const TOKEN_WAIT: Duration = Duration::from_secs(30);
 
 /// How many handlers of a queue run at once in a process: twice the cores, at least 8.
 #[must_use]
@@ -49,23 +40,6 @@ pub(crate) struct Common {
     prefetch: Option<u32>,
     rate: Option<Rate>,
     dedup: Option<bool>,
-}
-
-/// A queue's options with every default filled in.
-#[derive(Debug, Clone)]
-pub(crate) struct Resolved {
-    pub(crate) concurrency: u32,
-    pub(crate) prefetch: u32,
-    pub(crate) rate: Option<Rate>,
-    pub(crate) dedup: bool,
-    /// `None` for no limit.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) recovery_timeout: Duration,
-    /// `None` for reactions, which are not retried.
-    pub(crate) retry: Option<RetryPolicy>,
-    pub(crate) breaker: Option<BreakerConfig>,
-    pub(crate) depends_on: Option<String>,
-    pub(crate) blocking: bool,
 }
 
 /// What the npm package reads from the environment, as fallbacks for what a task leaves open.
@@ -406,29 +380,6 @@ fn npm_backoff(npm: &NpmFallbacks) -> Backoff {
     let min = npm.min_delay.filter(|min| !min.is_zero()).unwrap_or(Duration::from_millis(1));
     let longest = Duration::from_secs(365 * 86_400);
     Backoff::exponential(min).max(npm.max_delay.filter(|max| !max.is_zero()).unwrap_or(longest).max(min))
-}
-
-impl Resolved {
-    /// How many jobs the worker holds: with a rate limit no more than could start soon.
-    pub(crate) fn held(&self) -> u32 {
-        self.rate.map_or(self.prefetch, |rate| {
-            let soon = u32::try_from(rate.starts_within(TOKEN_WAIT)).unwrap_or(u32::MAX);
-            self.prefetch.min(soon.max(self.concurrency))
-        })
-    }
-
-    pub(crate) fn manifest(&self) -> PolicyManifest {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        PolicyManifest {
-            concurrency: self.concurrency,
-            prefetch: self.prefetch,
-            timeout_ms: self.timeout.map(millis),
-            retry: self.retry.map(Into::into),
-            rate_limit: self.rate.map(Into::into),
-            breaker: self.breaker.map(Into::into),
-            depends_on: self.depends_on.clone(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::broker::{Broker, BrokerError, Inspect, Order, OrderAction, Topology};
-use ponos_core::name::{EventName, QueueName};
+use ponos_core::name::{AppName, EventName, QueueName};
 use ponos_core::policy::BreakerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::policy::{NpmFallbacks, Resolved};
+use super::policy::NpmFallbacks;
 use super::{DependencyPolicy, Service, queue_of_task};
 use crate::clock::Clock;
 use crate::context::Local;
 use crate::message::App;
 use crate::publisher::Publisher;
-use crate::worker::{Circuit, Control, Limiter, QueueSpec, QueueWorker, Shared, Solo};
+use crate::worker::{
+    BoundRecoverFn, Circuit, Control, ErroredEvents, Limiter, QueueSpec, QueueWorker, Resolved, RunFn,
+    Shared, Solo,
+};
 
 /// How long running handlers may go on after the shutdown has begun.
 pub(crate) const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
@@ -66,8 +69,8 @@ pub struct Running<A: App> {
 struct Queue {
     queue: QueueName,
     policy: Resolved,
-    run: super::handler::RunFn,
-    recover: Option<super::handler::BoundRecoverFn>,
+    run: RunFn,
+    recover: Option<BoundRecoverFn>,
     health: Option<BoundHealth>,
 }
 
@@ -123,11 +126,11 @@ fn topology<A: App>(service: &Service<A>) -> Topology {
         subscriptions.push((reaction.queue::<A>(), event));
         tasks.extend(reaction.creates.iter().map(|&name| queue_of_task(name)));
     }
-    if service.errored_events != super::ErroredEvents::Off {
+    if service.errored_events != ErroredEvents::Off {
         events.insert(crate::worker::errored_event());
     }
     Topology {
-        app: Some(super::app_name::<A>()),
+        app: Some(AppName::from_checked(A::NAME)),
         events: events.into_iter().collect(),
         subscriptions,
         tasks: tasks.into_iter().collect(),
@@ -157,7 +160,7 @@ fn bind<A: App>(
         };
         let recover = task.recover.clone().map(|recover| {
             let state = Arc::clone(state);
-            Arc::new(move |job, why| recover(job, Arc::clone(&state), why)) as super::handler::BoundRecoverFn
+            Arc::new(move |job, why| recover(job, Arc::clone(&state), why)) as BoundRecoverFn
         });
         queues.push(Queue {
             queue: task.queue(),
@@ -245,7 +248,7 @@ fn launch<A: App>(
         version: service.version.as_deref().map(Into::into),
         #[cfg(feature = "reqwest")]
         http: crate::http::Client::new(service.http, clock.clone()),
-        ..Local::new(super::app_name::<A>(), clock.clone())
+        ..Local::new(AppName::from_checked(A::NAME), clock.clone())
     });
     let shared = Arc::new(Shared {
         local: Arc::clone(&local),

@@ -18,12 +18,12 @@ use ponos_core::policy::{FailureClass, Outcome as CircuitOutcome, RetryDecision,
 use tracing::Instrument;
 
 use super::Shared;
+use super::hooks::{ErrorReport, Undecodable};
+use super::policy::RECOVERY_ATTEMPTS;
 use super::queue::QueueSpec;
 use super::settle::{self, Settled};
 use crate::context::Job;
 use crate::outcome::{Fail, Follows, Outcome};
-use crate::service::policy::RECOVERY_ATTEMPTS;
-use crate::service::{ErrorReport, Undecodable};
 
 /// How often a job may be lost while it runs alone before it is given up.
 pub(crate) const MAX_SUSPECT_LOSSES: u32 = 3;

@@ -13,8 +13,8 @@ use ponos_core::policy::{
 };
 use tokio::sync::watch;
 
+use super::hooks::Hooks;
 use crate::clock::Clock;
-use crate::service::Hooks;
 
 /// How often a health function is asked.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);

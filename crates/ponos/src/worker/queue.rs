@@ -4,18 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ponos_core::broker::{Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
-use ponos_core::envelope::Progress;
+use ponos_core::body::DecodeError;
+use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
+use ponos_core::envelope::{GaveUp, Progress};
 use ponos_core::name::QueueName;
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
+use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
 use super::{Circuit, Limiter, Shared};
 use crate::clock::Sleep;
-use crate::service::handler::{BoundRecoverFn, RunFn};
-use crate::service::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
+use crate::context::Job;
+use crate::outcome::Outcome;
 
 /// How long a broker may take to open a subscription.
 const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -23,6 +25,15 @@ const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(10);
 /// The pauses between tries to subscribe.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A handler or a recovery function at work; an error when the body is not what it takes.
+pub(crate) type Started = Result<BoxFuture<'static, Outcome>, DecodeError>;
+
+/// Runs a job of one queue.
+pub(crate) type RunFn = Arc<dyn Fn(Arc<Job>) -> Started + Send + Sync>;
+
+/// Runs the recovery of a job of one queue.
+pub(crate) type BoundRecoverFn = Arc<dyn Fn(Arc<Job>, GaveUp) -> Started + Send + Sync>;
 
 /// What a queue's worker works.
 pub(crate) struct QueueSpec {

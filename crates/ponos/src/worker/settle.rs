@@ -9,10 +9,10 @@ use ponos_core::envelope::{GaveUp, GaveUpReason, MessageName, Recovery, Report};
 use ponos_core::name::EventName;
 
 use super::Shared;
+use super::hooks::ErroredEvents;
 use super::queue::QueueSpec;
 use crate::context::new_envelope;
 use crate::publisher::published_record;
-use crate::service::ErroredEvents;
 
 /// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

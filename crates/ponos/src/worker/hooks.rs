@@ -8,7 +8,7 @@ use ponos_core::envelope::ErrorClass;
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::name::QueueName;
 
-use crate::worker::CircuitChange;
+use super::CircuitChange;
 
 /// An attempt that failed, for an error reporter.
 #[derive(Debug, Clone)]
@@ -85,4 +85,16 @@ fn call<T: ?Sized, F: Fn(&T) + ?Sized>(hook: Option<&F>, argument: &T, name: &st
     {
         tracing::error!(hook = name, "a hook panicked; the job goes on");
     }
+}
+
+/// Whether the npm package's event `worker.errored` is emitted when a job fails for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErroredEvents {
+    /// It is not.
+    #[default]
+    Off,
+    /// It is, without the job's payload, which may hold what not every listener should see.
+    WithoutPayload,
+    /// It is, with the job's payload.
+    WithPayload,
 }
