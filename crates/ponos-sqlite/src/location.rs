@@ -135,8 +135,8 @@ mod tests {
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:40 / /srv/share rw shared:9 - nfs4 10.0.0.1:/x rw
 31 22 0:41 / /home/a\\040b rw - fuse.sshfs host: rw
-32 22 0:42 / /work rw - 9p work rw
-33 32 0:43 / /work rw master:2 - ext4 /dev/vdb rw
+32 22 0:42 / /srv rw - 9p work rw
+33 32 0:43 / /srv rw master:2 - ext4 /dev/vdb rw
 nonsense
 34 22 0:44 / /mnt/disk rw - fuse.ntfs-3g /dev/sdc rw";
 
@@ -147,7 +147,7 @@ nonsense
         assert_eq!(kind("/srv/share/a/ponos.db"), Some("nfs4"));
         assert_eq!(kind("/srv/shared/ponos.db"), None);
         assert_eq!(kind("/home/a b/ponos.db"), Some("fuse.sshfs"));
-        assert_eq!(kind("/work/ponos.db"), None, "covered by a later mount");
+        assert_eq!(kind("/srv/ponos.db"), None, "covered by a later mount");
         assert_eq!(kind("/mnt/disk/ponos.db"), None);
     }
 }

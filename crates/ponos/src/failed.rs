@@ -81,7 +81,7 @@ impl FailedJobs {
         let mut envelope = (*delivery.envelope).clone();
         envelope.report = None;
         envelope.progress = Progress::default();
-        self.settle(&delivery, Destination::Queue(queue.clone()), envelope).await?;
+        self.settle(&delivery, &queue, envelope).await?;
         Ok(RetryFailed::Retried(queue))
     }
 
@@ -98,7 +98,7 @@ impl FailedJobs {
             return Ok(false);
         };
         let envelope = (*delivery.envelope).clone();
-        self.settle(&delivery, Destination::Queue(discarded), envelope).await?;
+        self.settle(&delivery, &discarded, envelope).await?;
         Ok(true)
     }
 
@@ -124,18 +124,17 @@ impl FailedJobs {
     async fn settle(
         &self,
         delivery: &Delivery,
-        to: Destination,
+        to: &QueueName,
         envelope: Envelope,
     ) -> Result<(), BrokerError> {
-        let settlement =
-            Settlement { send: vec![Outgoing { to: to.clone(), envelope }], verdict: Verdict::Done };
-        match self.broker.settle(delivery, settlement).await {
+        let send = vec![Outgoing { to: Destination::Queue(to.clone()), envelope }];
+        match self.broker.settle(delivery, Settlement { send, verdict: Verdict::Done }).await {
             Ok(_) => Ok(()),
             Err(SettleError::Unavailable(error)) => Err(error),
             Err(SettleError::NotSent(_)) => Err(BrokerError::new(
                 BrokerErrorKind::NotFound,
                 format!(
-                    "the job's queue does not exist ({to:?}): start the service that serves it once, it declares its queues"
+                    "the queue `{to}` does not exist: start the service that owns it once, it declares its queues"
                 ),
             )),
             Err(error) => Err(BrokerError::new(BrokerErrorKind::Unavailable, error.to_string())),

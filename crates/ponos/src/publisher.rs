@@ -219,10 +219,13 @@ impl Inner {
             return Ok(());
         }
         let topology = match to {
+            // An event's exchange is nobody's; declaring it makes no queues of this application.
             Destination::Event(event) => Topology { events: vec![event.clone()], ..Topology::default() },
-            Destination::Queue(queue) => Topology { tasks: vec![queue.clone()], ..Topology::default() },
+            Destination::Queue(queue) => {
+                let app = Some(self.local.app.clone());
+                Topology { app, tasks: vec![queue.clone()], ..Topology::default() }
+            }
         };
-        let topology = Topology { app: Some(self.local.app.clone()), ..topology };
         self.broker
             .declare(&topology)
             .await
