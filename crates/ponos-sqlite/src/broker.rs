@@ -171,6 +171,11 @@ impl Broker for SqliteBroker {
         Box::pin(self.shut())
     }
 
+    /// Settling and sending are one transaction here, so nothing that is done comes again.
+    fn may_duplicate(&self) -> bool {
+        false
+    }
+
     fn journal(&self) -> Option<Arc<dyn Journal>> {
         self.inner.journal.clone().map(|journal| journal as Arc<dyn Journal>)
     }

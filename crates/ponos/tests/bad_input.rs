@@ -1,7 +1,7 @@
 //! Bad input gets a clear error and loses nothing: what a handler cannot read is kept byte for byte, what cannot be
 //! published is not half published, and the neighbours go on. Through the broker in memory and the embedded one.
 
-#![allow(missing_debug_implementations, reason = "the messages of tests")]
+#![allow(missing_debug_implementations, clippy::unwrap_used, reason = "messages and helpers of tests")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! A definition: what it says of itself, what it refuses, and that each option does what it says.
 
-#![allow(missing_debug_implementations, reason = "the messages of tests")]
+#![allow(missing_debug_implementations, clippy::unwrap_used, reason = "messages and helpers of tests")]
 
 mod support;
 

@@ -249,7 +249,7 @@ pub(super) fn any(to: &Destination) -> Outgoing {
             hex(&[1; 8]),
             fastrand::u8(0..2)
         ),
-        maybe(|| "vendor=a,other=b").as_deref(),
+        maybe(|| "vendor=a,other=b"),
     );
     let payload =
         serde_json::json!({"tid": tid, "text": text(60), "n": fastrand::i64(..), "list": [null, 0.5]});

@@ -81,10 +81,7 @@ pub async fn a_message_for_a_queue_that_does_not_exist_is_returned(stand: Stand)
 
 pub async fn what_does_not_exist_is_not_found(stand: Stand) {
     let subscribed = stand.broker.subscribe(&nowhere(), SubscribeOptions::prefetch(1)).await;
-    let error = match subscribed {
-        Err(error) => error,
-        Ok(_) => panic!("subscribed to a queue that does not exist"),
-    };
+    let Err(error) = subscribed else { panic!("subscribed to a queue that does not exist") };
     assert_eq!(error.kind(), BrokerErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(nowhere().as_str()), "it names the queue: {error}");
 }

@@ -237,10 +237,10 @@ pub async fn every_message_ends(stand: Stand) {
     while let Some(worker) = workers.join_next().await {
         worker.unwrap_or_else(|error| panic!("{error}"));
     }
-    let ledger = lock(&ledger);
-    let ended = |id: &MessageId| ledger.ended.get(id).copied().unwrap_or_default();
     let effects = count(stand.messages(&effects()).await.iter().filter_map(|envelope| envelope.cause));
     let failures = count(stand.messages(&failed()).await.iter().map(|envelope| envelope.id));
+    let ledger = lock(&ledger);
+    let ended = |id: &MessageId| ledger.ended.get(id).copied().unwrap_or_default();
     for id in &ids {
         let (surely, perhaps) = ended(id);
         let sent = effects.get(id).copied().unwrap_or(0);
