@@ -208,6 +208,21 @@ impl SubscribeOptions {
     pub const fn prefetch(prefetch: u32) -> Self {
         Self { prefetch, only: None }
     }
+
+    /// Checks the options, for brokers.
+    ///
+    /// # Errors
+    ///
+    /// When the prefetch is 0.
+    pub fn check(&self) -> Result<(), BrokerError> {
+        if self.prefetch == 0 {
+            return Err(BrokerError::new(
+                BrokerErrorKind::Invalid,
+                "a subscription needs a prefetch of at least 1",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A message that is this consumer's until it is settled.

@@ -144,6 +144,13 @@ pub struct RateManifest {
     pub count: u32,
     /// … in so many milliseconds.
     pub period_ms: u64,
+    /// How many may come at once after a quiet time.
+    #[serde(default = "one")]
+    pub burst: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// When the listener is cut off.
@@ -202,7 +209,7 @@ impl From<BreakerConfig> for BreakerManifest {
 
 impl From<Rate> for RateManifest {
     fn from(rate: Rate) -> Self {
-        Self { count: rate.count(), period_ms: millis(rate.period()) }
+        Self { count: rate.count(), period_ms: millis(rate.period()), burst: rate.burst }
     }
 }
 

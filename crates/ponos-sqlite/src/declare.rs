@@ -26,6 +26,7 @@ pub(crate) async fn subscribe(
     queue: QueueName,
     options: SubscribeOptions,
 ) -> Result<Box<dyn Subscription>, BrokerError> {
+    options.check()?;
     // Counted over the process, so that a delivery of another broker's is never taken for one's own.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +119,7 @@ impl Operation for Open {
             self.opened = Some(Err(BrokerError::new(BrokerErrorKind::NotFound, problem)));
             return;
         };
-        let prefetch = usize::try_from(self.options.prefetch.max(1)).unwrap_or(usize::MAX);
+        let prefetch = usize::try_from(self.options.prefetch).unwrap_or(usize::MAX);
         let only = self.options.only.take();
         let consumer = Arc::new(Consumer::new(self.id, self.queue.clone(), queue_id, prefetch, only));
         shared.add_consumer(&consumer);

@@ -143,6 +143,7 @@ fn floor(file: &Path, batch: usize, jobs: usize) -> f64 {
             }
         });
     }
+    let pub_t = started.elapsed();
     let mut left = jobs;
     let mut claimed: Vec<(i64, i64, Vec<u8>, Vec<u8>)> = Vec::new();
     while left > 0 {
@@ -176,6 +177,11 @@ fn floor(file: &Path, batch: usize, jobs: usize) -> f64 {
         });
         std::hint::black_box(&claimed);
     }
+    eprintln!(
+        "  floor publish {:.1} us/job, rest {:.1}",
+        pub_t.as_secs_f64() * 1e6 / jobs as f64,
+        (started.elapsed() - pub_t).as_secs_f64() * 1e6 / jobs as f64
+    );
     jobs as f64 / started.elapsed().as_secs_f64()
 }
 
@@ -195,11 +201,18 @@ async fn worker(file: &Path, batch: usize, jobs: usize, journal: bool) -> (f64, 
         let published = broker.publish((from..jobs.min(from + batch)).map(|_| message()).collect()).await;
         assert!(published.iter().all(Published::is_confirmed));
     }
+    let pub_t = started.elapsed();
     let running = service.start(Arc::clone(&state), Arc::clone(&broker)).await.expect("starts");
     state.all.notified().await;
     // Returns when the last one is settled.
     running.shutdown().await;
     let took = started.elapsed();
+    eprintln!(
+        "  ours publish {:.1} us/job, drain {:.1} us/job {:?}",
+        pub_t.as_secs_f64() * 1e6 / jobs as f64,
+        (took - pub_t).as_secs_f64() * 1e6 / jobs as f64,
+        broker.stats()
+    );
     let after = broker.stats();
     broker.close().await.expect("closes");
     let groups = (after.operations - before.operations) as f64 / (after.commits - before.commits) as f64;

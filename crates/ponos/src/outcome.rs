@@ -124,7 +124,10 @@ mod tests {
             with(|| Err(String::from("text"))?),
             with(|| Err(std::io::Error::other("io"))?),
             with(|| Err(anyhow::anyhow!("any"))?),
-            with(|| Err::<(), Box<dyn Error + Send + Sync>>("boxed".into()).map_err(Into::into)),
+            with(|| {
+                let boxed: Result<(), Box<dyn Error + Send + Sync>> = Err("boxed".into());
+                Ok(boxed?)
+            }),
         ];
         assert!(fails.iter().all(|fail| fail.follows == Follows::Retry));
     }

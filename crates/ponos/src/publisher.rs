@@ -26,7 +26,6 @@ pub(crate) const PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// Each call starts a new chain with a new transaction id, unless it is [`within`](Self::within) one.
 /// Cloning is cheap.
-#[derive(Debug)]
 pub struct Publisher<A> {
     inner: Arc<Inner>,
     cause: Option<Cause>,
@@ -39,6 +38,15 @@ struct Inner {
     broker: Arc<dyn Broker>,
     /// What this publisher has declared already; held only while it is looked up.
     declared: Mutex<HashSet<String>>,
+}
+
+impl<A> std::fmt::Debug for Publisher<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("app", &self.inner.local.app)
+            .field("cause", &self.cause)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A> Clone for Publisher<A> {

@@ -7,9 +7,9 @@ use ponos::testing::conformance::{self, Guarantee, Subject};
 use ponos::{MemoryBroker, Rough};
 
 fn of_memory(broker: MemoryBroker, guarantee: Guarantee) -> Subject {
-    let severed = broker.clone();
+    let severed = broker.handle();
     let subject = Subject::new(guarantee, move || {
-        let broker: Arc<dyn Broker> = Arc::new(broker.clone());
+        let broker: Arc<dyn Broker> = Arc::new(broker.handle());
         async move { broker }
     });
     subject.severed_by(move |queue| severed.break_subscriptions(queue))

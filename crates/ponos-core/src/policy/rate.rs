@@ -23,7 +23,7 @@ use std::time::Duration;
 pub struct Rate {
     count: u32,
     period: Duration,
-    burst: u32,
+    pub(crate) burst: u32,
 }
 
 impl Rate {

@@ -11,6 +11,7 @@ pub use rough::Rough;
 
 use std::fmt;
 use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -28,10 +29,13 @@ use self::rough::Dice;
 use self::state::State;
 use crate::clock::{Clock, Sleep};
 
-/// A broker in memory. Cloning is cheap and gives the same broker.
+/// A broker in memory. Cloning is cheap and gives the same handle; [`handle`](Self::handle) gives another one to the
+/// same messages, as another process would have.
 #[derive(Clone)]
 pub struct MemoryBroker {
     inner: Arc<Inner>,
+    /// Whether this handle was closed, for it and its clones. Its address tells handles apart.
+    closed: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -72,11 +76,32 @@ impl MemoryBroker {
         let journal = Arc::new(MemoryJournal::default());
         Self {
             inner: Arc::new(Inner { clock, state: Mutex::default(), dice: rough.map(Dice::new), journal }),
+            closed: Arc::default(),
         }
+    }
+
+    /// Another handle to the same messages: closing one does not close the other.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), closed: Arc::default() }
+    }
+
+    /// Tells this handle from others of the same messages.
+    fn number(&self) -> usize {
+        Arc::as_ptr(&self.closed).addr()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless the broker was closed.
+    fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+        let state = self.state();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(BrokerError::new(BrokerErrorKind::Closed, "the broker in memory was closed"));
+        }
+        Ok(state)
     }
 
     /// How many messages are in these queues, whatever their state.
@@ -119,10 +144,10 @@ impl MemoryBroker {
     /// Sends and settles in one step, as a broker with transactions does.
     fn settle_at_once(
         &self,
+        mut state: MutexGuard<'_, State>,
         delivery: &Delivery,
         settlement: Settlement,
     ) -> Result<Vec<Published>, SettleError> {
-        let mut state = self.state();
         if !state.holds(delivery) {
             return Err(SettleError::Lost { sent: false });
         }
@@ -154,11 +179,11 @@ impl MemoryBroker {
     /// Sends first and settles after, as a broker without transactions does, with everything that may happen between.
     fn settle_roughly(
         &self,
+        mut state: MutexGuard<'_, State>,
         dice: &Dice,
         delivery: &Delivery,
         settlement: Settlement,
     ) -> Result<Vec<Published>, SettleError> {
-        let mut state = self.state();
         if dice.loses_subscription() {
             state.lose_subscription(delivery.tag.subscription);
         }
@@ -209,14 +234,14 @@ impl Broker for MemoryBroker {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        self.state().declare(topology);
-        Box::pin(ready(Ok(())))
+        Box::pin(ready(self.open().map(|mut state| state.declare(topology))))
     }
 
     fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Published>> {
-        let mut state = self.state();
-        let outcomes = batch.into_iter().map(|message| self.publish_one(&mut state, message)).collect();
-        drop(state);
+        let outcomes = match self.open() {
+            Ok(mut state) => batch.into_iter().map(|message| self.publish_one(&mut state, message)).collect(),
+            Err(closed) => batch.iter().map(|_| Published::Refused(closed.clone())).collect(),
+        };
         Box::pin(ready(outcomes))
     }
 
@@ -225,7 +250,7 @@ impl Broker for MemoryBroker {
         queue: &'a QueueName,
         options: SubscribeOptions,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, BrokerError>> {
-        let opened = self.state().open(queue, &options).map(|id| {
+        let opened = self.open().and_then(|mut state| state.open(queue, &options, self.number())).map(|id| {
             let subscription = MemorySubscription {
                 broker: self.clone(),
                 queue: queue.clone(),
@@ -244,25 +269,28 @@ impl Broker for MemoryBroker {
         delivery: &'a Delivery,
         settlement: Settlement,
     ) -> BoxFuture<'a, Result<Vec<Published>, SettleError>> {
-        let settled = match &self.inner.dice {
-            None => self.settle_at_once(delivery, settlement),
-            Some(dice) => self.settle_roughly(dice, delivery, settlement),
+        let settled = match (self.open(), &self.inner.dice) {
+            (Err(closed), _) => Err(SettleError::Unavailable(closed)),
+            (Ok(state), None) => self.settle_at_once(state, delivery, settlement),
+            (Ok(state), Some(dice)) => self.settle_roughly(state, dice, delivery, settlement),
         };
         Box::pin(ready(settled))
     }
 
     fn inspect(&self, query: Inspect) -> BoxFuture<'_, Result<Inspection, BrokerError>> {
-        let answer = self.state().inspect(query, self.inner.clock.wall());
+        let answer = self.open().and_then(|state| state.inspect(query, self.inner.clock.wall()));
         Box::pin(ready(answer))
     }
 
     fn steer(&self, order: Order) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.state().steer(order);
-        Box::pin(ready(Ok(())))
+        Box::pin(ready(self.open().map(|mut state| state.steer(order))))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.state().lose_all_subscriptions();
+        let mut state = self.state();
+        self.closed.store(true, Ordering::Release);
+        state.close_all(self.number());
+        drop(state);
         Box::pin(ready(Ok(())))
     }
 

@@ -53,7 +53,6 @@ pub enum StartError {
 }
 
 /// A service at work. Dropping it without [`shutdown`](Self::shutdown) cuts its jobs off; they return to the queue.
-#[derive(Debug)]
 pub struct Running<A: App> {
     publisher: Publisher<A>,
     shared: Arc<Shared>,
@@ -63,6 +62,16 @@ pub struct Running<A: App> {
     keepers: Vec<JoinHandle<()>>,
     /// Whether the broker was connected for this service alone.
     owns_broker: bool,
+}
+
+impl<A: App> std::fmt::Debug for Running<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("app", &A::NAME)
+            .field("broker", &self.shared.broker)
+            .field("queues", &self.controls.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A queue of the service, before it is bound to state and broker.

@@ -125,6 +125,8 @@ struct Held {
 
 #[derive(Debug, Default)]
 struct Consumer {
+    /// The broker's handle that it belongs to.
+    handle: usize,
     held: usize,
     waker: Option<Waker>,
 }
@@ -207,16 +209,16 @@ impl State {
         outcome
     }
 
-    pub(super) fn open(&mut self, queue: &QueueName, options: &SubscribeOptions) -> Result<u64, BrokerError> {
-        if options.prefetch == 0 {
-            return Err(BrokerError::new(
-                BrokerErrorKind::Invalid,
-                "a subscription needs a prefetch of at least 1",
-            ));
-        }
+    pub(super) fn open(
+        &mut self,
+        queue: &QueueName,
+        options: &SubscribeOptions,
+        handle: usize,
+    ) -> Result<u64, BrokerError> {
+        options.check()?;
         let id = self.number();
         let queue = self.queues.get_mut(queue).ok_or_else(|| no_queue(queue))?;
-        queue.subscriptions.insert(id, Consumer::default());
+        queue.subscriptions.insert(id, Consumer { handle, ..Consumer::default() });
         Ok(id)
     }
 
@@ -307,7 +309,6 @@ impl State {
                 self.next = next_place;
                 let failed = QueueName::failed(&delivery.queue.app());
                 let mut envelope = (*stored.envelope).clone();
-                envelope.progress = Progress::default();
                 envelope.report = Some(report);
                 stored = Stored { envelope: Arc::new(envelope), losses: 0 };
                 self.queues.make(&failed).store(next_place, None, stored, now);
@@ -341,13 +342,14 @@ impl State {
         }
     }
 
-    pub(super) fn lose_all_subscriptions(&mut self) {
-        let open = self
-            .queues
-            .list
-            .iter()
-            .flat_map(|(name, queue)| queue.subscriptions.keys().map(|id| (name.clone(), *id)));
-        for (name, id) in open.collect::<Vec<_>>() {
+    /// A handle was closed: its subscriptions end, and nothing is counted as lost.
+    pub(super) fn close_all(&mut self, handle: usize) {
+        let mut open = Vec::new();
+        for (name, queue) in &self.queues.list {
+            let own = queue.subscriptions.iter().filter(|(_, consumer)| consumer.handle == handle);
+            open.extend(own.map(|(id, _)| (name.clone(), *id)));
+        }
+        for (name, id) in open {
             self.end(&name, id, 0);
         }
     }

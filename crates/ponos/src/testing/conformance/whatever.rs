@@ -62,11 +62,13 @@ async fn is_empty(broker: &dyn Broker, queue: &QueueName) -> bool {
     stats.is_some_and(|stats| stats.ready + stats.delayed + stats.unsettled == 0)
 }
 
-/// Works a queue until it is empty: `decide` says how to settle a delivery, `told` is told what became of that.
+/// Works a queue until it is empty: `came` is told of each delivery, `decide` says how to settle it, `told` is told
+/// what became of that.
 async fn work(
     broker: &dyn Broker,
     queue: &QueueName,
     prefetch: usize,
+    mut came: impl FnMut(&Delivery),
     mut decide: impl FnMut(&Delivery) -> Settlement,
     mut told: impl FnMut(&Delivery, &Verdict, Fate),
 ) {
@@ -86,7 +88,8 @@ async fn work(
         // With something in hand it does not wait: it settles some of it and asks again.
         let pause = if held.is_empty() { IDLE } else { Duration::ZERO };
         let polled = tokio::time::timeout(pause, polling).await;
-        let came = !out.is_empty();
+        let nothing_came = out.is_empty();
+        out.iter().for_each(&mut came);
         held.extend(out);
         assert!(held.len() <= prefetch, "{} held, the prefetch is {prefetch}", held.len());
         if let Ok(Err(_lost)) = polled {
@@ -97,7 +100,7 @@ async fn work(
             }
             continue;
         }
-        if !came && held.is_empty() && is_empty(broker, queue).await {
+        if nothing_came && held.is_empty() && is_empty(broker, queue).await {
             return;
         }
         for _ in 0..fastrand::usize(0..=held.len()) {
@@ -134,7 +137,7 @@ pub async fn the_outcome_of_a_publish_is_the_truth(stand: Stand) {
         let count = got.entry(delivery.envelope.id).or_default();
         *count += u32::from(fate == Fate::Taken);
     };
-    work(&*stand.broker, &jobs(), 20, done, count).await;
+    work(&*stand.broker, &jobs(), 20, |_| {}, done, count).await;
     assert!(confirmed.iter().all(|id| got.contains_key(id)), "what was confirmed is delivered");
     assert!(!refused.iter().any(|id| got.contains_key(id)), "what was refused is not there");
     assert!(!stand.is_exactly_once() || got.values().all(|count| *count == 1), "{got:?}");
@@ -152,7 +155,7 @@ pub async fn a_delayed_message_is_never_early_and_comes(stand: Stand) {
         came.insert(delivery.envelope.id);
         done(delivery)
     };
-    work(&*stand.broker, &jobs(), 100, check, |_, _, _| {}).await;
+    work(&*stand.broker, &jobs(), 100, |_| {}, check, |_, _, _| {}).await;
     assert_eq!(came.len(), due.len());
 }
 
@@ -177,7 +180,7 @@ pub async fn a_retry_is_never_early_and_keeps_its_identity(stand: Stand) {
         let next = Progress { attempt: progress.attempt + 1, due: Some(due), ..progress };
         Settlement::just(Verdict::RetryAt(due, Box::new(next)))
     };
-    work(&*stand.broker, &jobs(), 8, check, |_, _, _| {}).await;
+    work(&*stand.broker, &jobs(), 8, |_| {}, check, |_, _, _| {}).await;
     assert!(last.len() == 30 && last.values().all(|attempt| *attempt == 4), "{last:?}");
 }
 
@@ -261,17 +264,16 @@ pub async fn every_message_ends(stand: Stand) {
 fn work_at_random(broker: &Arc<dyn Broker>, ledger: &Mutex<Ledger>, exactly_once: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+    let came = |delivery: &Delivery| {
+        let Envelope { id, tid, body, .. } = &*delivery.envelope;
+        let text = String::from_utf8_lossy(body);
+        assert!(text.contains(&tid.to_string()), "the body is another one's: {text}");
+        let first = lock(ledger).held.insert(*id);
+        assert!(first || !exactly_once, "{id} is held twice");
+    };
     let decide = |delivery: &Delivery| {
-        let id = delivery.envelope.id;
-        let text = String::from_utf8_lossy(&delivery.envelope.body);
-        assert!(text.contains(&delivery.envelope.tid.to_string()), "{text}");
-        if exactly_once {
-            let first = lock(ledger).held.insert(id);
-            assert!(first, "{id} is held twice");
-            // Until it is settled it is ours alone; others may have it before the answer is here.
-            std::thread::yield_now();
-            lock(ledger).held.remove(&id);
-        }
+        // From the settlement on somebody else may have it, before the answer is here.
+        lock(ledger).held.remove(&delivery.envelope.id);
         any_settlement(delivery)
     };
     let told = |delivery: &Delivery, verdict: &Verdict, fate| {
@@ -282,7 +284,7 @@ fn work_at_random(broker: &Arc<dyn Broker>, ledger: &Mutex<Ledger>, exactly_once
             *perhaps += u32::from(fate == Fate::Doubtful);
         }
     };
-    runtime.block_on(work(&**broker, &jobs(), 16, decide, told));
+    runtime.block_on(work(&**broker, &jobs(), 16, came, decide, told));
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
