@@ -191,7 +191,9 @@ async fn worker(file: &Path, batch: usize, jobs: usize, journal: bool) -> (f64, 
     let broker = Arc::new(SqliteBroker::open(file, options).expect("a file"));
     broker.declare(&Topology { tasks: vec![queue()], ..Topology::default() }).await.expect("declares");
     let size = u32::try_from(batch).expect("small");
-    let service = Service::<Bench>::new().task(handle, |p| p.concurrency(size).prefetch(size));
+    let service = Service::<Bench>::new().task(handle, |p| {
+        p.concurrency(size).prefetch(size * std::env::var("K").map_or(1, |k| k.parse::<u32>().unwrap()))
+    });
     let left = AtomicU32::new(u32::try_from(jobs).expect("small"));
     let state = Arc::new(Progressed { left, all: Notify::new() });
     let before = broker.stats();

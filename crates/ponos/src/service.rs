@@ -16,7 +16,7 @@ use ponos_core::manifest::{EventManifest, MANIFEST_VERSION, Manifest, ReactionMa
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 use ponos_core::policy::{BreakerConfig, Rate};
 
-use self::handler::{HealthCheck, RecoverFn, TaskFn, blocking_fn, reaction_fn, task_fn};
+use self::handler::{HealthCheck, RecoverFn, TaskFn, blocking_fn, health_fn, reaction_fn, task_fn};
 use self::policy::NpmFallbacks;
 use crate::clock::Clock;
 use crate::context::TaskCx;
@@ -119,10 +119,7 @@ impl<A: App> DependencyPolicy<A> {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: 'static,
     {
-        self.health = Some(Arc::new(move |state| {
-            let check = check(state);
-            Box::pin(async move { check.await.is_ok() })
-        }));
+        self.health = Some(health_fn::<A, _, _, _>(check));
         self
     }
 }

@@ -34,6 +34,19 @@ where
     })
 }
 
+pub(crate) fn health_fn<A, F, Fut, E>(check: F) -> HealthCheck<A>
+where
+    A: App,
+    F: Fn(Arc<A::State>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: 'static,
+{
+    Arc::new(move |state| {
+        let check = check(state);
+        Box::pin(async move { check.await.is_ok() })
+    })
+}
+
 /// A handler that blocks runs on the runtime's pool for blocking work, where it disturbs nobody.
 pub(crate) fn blocking_fn<T, F>(handler: F) -> TaskFn<T::App>
 where

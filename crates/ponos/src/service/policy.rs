@@ -8,7 +8,7 @@ use std::time::Duration;
 use ponos_core::envelope::GaveUp;
 use ponos_core::policy::{Backoff, BreakerConfig, MaxRetries, Rate, RetryPolicy};
 
-use super::handler::{HealthCheck, RecoverFn, recover_fn};
+use super::handler::{HealthCheck, RecoverFn, health_fn, recover_fn};
 use crate::context::TaskCx;
 use crate::message::{App, Task};
 use crate::outcome::Outcome;
@@ -237,10 +237,7 @@ impl<T: Task> TaskPolicy<T> {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: 'static,
     {
-        self.health = Some(Arc::new(move |state| {
-            let check = check(state);
-            Box::pin(async move { check.await.is_ok() })
-        }));
+        self.health = Some(health_fn::<T::App, _, _, _>(check));
         self
     }
 
