@@ -19,9 +19,7 @@ pub(crate) fn expand(arguments: TokenStream, tokens: &TokenStream) -> TokenStrea
     let ident = &item.ident;
     let name = naming::checked(Attribute::App, &arguments, ident, &mut mistakes);
     let name = name.map_or_else(|| quote!(""), ToTokens::into_token_stream);
-    let state = arguments
-        .state
-        .map_or_else(|| quote!(()), ToTokens::into_token_stream);
+    let state = arguments.state.map_or_else(|| quote!(()), ToTokens::into_token_stream);
     let infos = emits::infos(&arguments.emits);
     let emitted = emits::emitted_by(&arguments.emits, ident);
     let errors = mistakes.into_tokens();

@@ -156,11 +156,7 @@ impl Arguments {
     ) -> syn::Result<()> {
         let wrong = |input: ParseStream<'_>| {
             let text = format!("`{}` takes {}: `{}`", key.word(), key.wants(), key.form());
-            if input.is_empty() {
-                syn::Error::new(span, text)
-            } else {
-                input.error(text)
-            }
+            if input.is_empty() { syn::Error::new(span, text) } else { input.error(text) }
         };
         if key == Key::Emits {
             if !input.peek(token::Paren) {
@@ -229,12 +225,8 @@ mod tests {
 
     #[test]
     fn arguments_are_read_in_any_order() {
-        let tokens = quote!(
-            emits(contracts::A, B,),
-            verb = unchecked,
-            app = crate::Billing,
-            "billing.card.charge",
-        );
+        let tokens =
+            quote!(emits(contracts::A, B,), verb = unchecked, app = crate::Billing, "billing.card.charge",);
         let (arguments, mistakes) = parse(Attribute::Task, tokens);
         assert!(mistakes.is_empty(), "{mistakes:?}");
         assert_eq!(arguments.name.unwrap().value(), "billing.card.charge");
@@ -245,17 +237,10 @@ mod tests {
 
     #[test]
     fn a_state_may_be_any_type() {
-        for state in [
-            quote!(Map<String, (u8, u8)>),
-            quote!((A, B)),
-            quote!(Box<dyn Send + Sync>),
-            quote!(()),
-        ] {
+        for state in [quote!(Map<String, (u8, u8)>), quote!((A, B)), quote!(Box<dyn Send + Sync>), quote!(())]
+        {
             let (arguments, mistakes) = parse(Attribute::App, quote!("billing", state = #state, emits()));
-            assert!(
-                mistakes.is_empty() && arguments.state.is_some(),
-                "{state}: {mistakes:?}"
-            );
+            assert!(mistakes.is_empty() && arguments.state.is_some(), "{state}: {mistakes:?}");
         }
     }
 
@@ -275,13 +260,7 @@ mod tests {
             let (_, mistakes) = parse(Attribute::Event, tokens.clone());
             assert_eq!(mistakes.len(), 1, "{tokens}: {mistakes:?}");
         }
-        for tokens in [
-            quote!(emits),
-            quote!(emits[A]),
-            quote!(emits(A B)),
-            quote!(app =),
-            quote!(app = 7),
-        ] {
+        for tokens in [quote!(emits), quote!(emits[A]), quote!(emits(A B)), quote!(app =), quote!(app = 7)] {
             let (_, mistakes) = parse(Attribute::Task, tokens.clone());
             assert_eq!(mistakes.len(), 1, "{tokens}: {mistakes:?}");
         }

@@ -32,10 +32,7 @@ pub(crate) fn checked(
         }
         return None;
     };
-    check(&name.value())
-        .map_err(|error| mistakes.note(name, error))
-        .ok()
-        .map(|()| name.clone())
+    check(&name.value()).map_err(|error| mistakes.note(name, error)).ok().map(|()| name.clone())
 }
 
 /// The form of a name, and one made from the type's if that keeps the rules.
@@ -48,11 +45,7 @@ fn example(
     let own = words(item);
     let (form, guess, fallback) = match attribute {
         Attribute::App => ("one segment", own.join("-"), "billing"),
-        Attribute::Event => (
-            "a model and a verb in the past tense",
-            own.join("."),
-            "card.added",
-        ),
+        Attribute::Event => ("a model and a verb in the past tense", own.join("."), "card.added"),
         Attribute::Task | Attribute::Data => {
             let app = arguments.app.as_ref().and_then(|app| app.segments.last());
             let app = app.map(|app| words(&app.ident).join("-")).unwrap_or_default();
@@ -63,14 +56,7 @@ fn example(
             )
         }
     };
-    (
-        form,
-        if check(&guess).is_ok() {
-            guess
-        } else {
-            fallback.to_owned()
-        },
-    )
+    (form, if check(&guess).is_ok() { guess } else { fallback.to_owned() })
 }
 
 /// `OrgPaymentProcessed` is `org`, `payment`, `processed`, and `HTTPCall` is `http`, `call`.
@@ -113,21 +99,9 @@ mod tests {
         let example_of = |attribute, name: &str, check: Check| {
             example(attribute, &arguments, &format_ident!("{name}"), check).1
         };
-        assert_eq!(
-            example_of(Attribute::Event, "CardLost", name::check_event),
-            "card.lost"
-        );
-        assert_eq!(
-            example_of(Attribute::Event, "CardLoss", name::check_event),
-            "card.added"
-        );
-        assert_eq!(
-            example_of(Attribute::App, "LinkShortener", name::check_app),
-            "link-shortener"
-        );
-        assert_eq!(
-            example_of(Attribute::Task, "CardBlock", name::check_task),
-            "billing.card.charge"
-        );
+        assert_eq!(example_of(Attribute::Event, "CardLost", name::check_event), "card.lost");
+        assert_eq!(example_of(Attribute::Event, "CardLoss", name::check_event), "card.added");
+        assert_eq!(example_of(Attribute::App, "LinkShortener", name::check_app), "link-shortener");
+        assert_eq!(example_of(Attribute::Task, "CardBlock", name::check_task), "billing.card.charge");
     }
 }

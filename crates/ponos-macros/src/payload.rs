@@ -45,11 +45,7 @@ pub(crate) fn message(item: &DeriveInput, rest: &TokenStream) -> TokenStream {
     if matches!(item.data, Data::Union(_)) || !item.generics.params.is_empty() {
         return derived(item);
     }
-    let item = if is_unit(item) {
-        unit_struct(item)
-    } else {
-        derived(item)
-    };
+    let item = if is_unit(item) { unit_struct(item) } else { derived(item) };
     quote! {
         #item
         #[automatically_derived]
@@ -90,9 +86,7 @@ fn derives() -> TokenStream {
 
 fn field_checks(item: &DeriveInput) -> TokenStream {
     let types = shape::plain_types(item);
-    let checks = types
-        .iter()
-        .map(|ty| quote_spanned!(ty.span()=> ::ponos::__private::assert_data::<#ty>();));
+    let checks = types.iter().map(|ty| quote_spanned!(ty.span()=> ::ponos::__private::assert_data::<#ty>();));
     quote!(const _: () = { #(#checks)* };)
 }
 
@@ -105,15 +99,10 @@ fn is_unit(item: &DeriveInput) -> bool {
 fn unit_struct(item: &DeriveInput) -> TokenStream {
     let name = &item.ident;
     let (helpers, others): (Vec<_>, Vec<_>) = item.attrs.iter().cloned().partition(|attribute| {
-        ["serde", "schemars"]
-            .iter()
-            .any(|library| attribute.path().is_ident(library))
+        ["serde", "schemars"].iter().any(|library| attribute.path().is_ident(library))
     });
     let docs = others.iter().filter(|attribute| attribute.path().is_ident("doc"));
-    let message = DeriveInput {
-        attrs: others.clone(),
-        ..item.clone()
-    };
+    let message = DeriveInput { attrs: others.clone(), ..item.clone() };
     let derives = derives();
     quote! {
         #message

@@ -58,9 +58,7 @@ pub(crate) fn check_message(attribute: Attribute, item: &mut DeriveInput, mistak
                     "an enum is a message only if its fields stand beside the tag: remove `content`",
                 );
             }
-            data.variants
-                .iter()
-                .for_each(|variant| check_fields(item, &variant.fields, mistakes));
+            data.variants.iter().for_each(|variant| check_fields(item, &variant.fields, mistakes));
         }
         Data::Union(_) => check_union(attribute, item, mistakes),
     }
@@ -83,28 +81,19 @@ pub(crate) fn plain_types(item: &DeriveInput) -> Vec<&Type> {
         Data::Union(_) => Vec::new(),
     };
     let plain = fields.into_iter().filter(|field| !is_special(&field.attrs));
-    plain
-        .map(|field| &field.ty)
-        .filter(|ty| !mentions_self(ty.to_token_stream()))
-        .collect()
+    plain.map(|field| &field.ty).filter(|ty| !mentions_self(ty.to_token_stream())).collect()
 }
 
 /// Whether a field or a variant may be left out, or be read and written by other means.
 fn is_special(attributes: &[syn::Attribute]) -> bool {
     let special = |meta: &Meta| {
-        let word = meta
-            .path()
-            .get_ident()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let word = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
         word.contains("with") || word.contains("skip")
     };
     attributes
         .iter()
         .any(|attribute| attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr"))
-        || ["serde", "schemars"]
-            .iter()
-            .any(|library| metas(attributes, library).iter().any(special))
+        || ["serde", "schemars"].iter().any(|library| metas(attributes, library).iter().any(special))
 }
 
 fn mentions_self(tokens: TokenStream) -> bool {
@@ -117,31 +106,20 @@ fn mentions_self(tokens: TokenStream) -> bool {
 
 fn check_union(attribute: Attribute, item: &DeriveInput, mistakes: &mut Mistakes) {
     if let Data::Union(data) = &item.data {
-        mistakes.note(
-            data.union_token,
-            format!("`{attribute}` cannot stand on a union: write a struct"),
-        );
+        mistakes.note(data.union_token, format!("`{attribute}` cannot stand on a union: write a struct"));
     }
 }
 
 /// Notes the derives that would meet ours, and takes them away, so that the compiler does not report them again.
 fn take_derives(attribute: Attribute, item: &mut DeriveInput, mistakes: &mut Mistakes) {
-    for derive in item
-        .attrs
-        .iter_mut()
-        .filter(|attribute| attribute.path().is_ident("derive"))
-    {
+    for derive in item.attrs.iter_mut().filter(|attribute| attribute.path().is_ident("derive")) {
         let Ok(paths) = derive.parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated) else {
             continue;
         };
-        let (ours, others): (Vec<_>, Vec<_>) = paths
-            .into_iter()
-            .partition(|path| OURS.iter().any(|name| is_ours(path, name)));
+        let (ours, others): (Vec<_>, Vec<_>) =
+            paths.into_iter().partition(|path| OURS.iter().any(|name| is_ours(path, name)));
         for path in &ours {
-            mistakes.note(
-                path,
-                format!("`{attribute}` derives this itself: remove it from the list"),
-            );
+            mistakes.note(path, format!("`{attribute}` derives this itself: remove it from the list"));
         }
         if !ours.is_empty() {
             *derive = parse_quote!(#[derive(#(#others),*)]);
@@ -154,19 +132,14 @@ fn is_ours(path: &Path, name: &str) -> bool {
     let mut from_the_end = path.segments.iter().rev().map(|segment| &segment.ident);
     from_the_end.next().is_some_and(|last| last == name)
         && from_the_end.next().is_none_or(|module| {
-            ["serde", "serde_derive", "schemars"]
-                .iter()
-                .any(|library| module == library)
+            ["serde", "serde_derive", "schemars"].iter().any(|library| module == library)
         })
 }
 
 fn check_generics(attribute: Attribute, item: &DeriveInput, mistakes: &mut Mistakes) {
     let generics = &item.generics;
     if generics.lifetimes().next().is_some() {
-        mistakes.note(
-            generics,
-            format!("a message owns its data, so it has no lifetime: {OWN_IT}"),
-        );
+        mistakes.note(generics, format!("a message owns its data, so it has no lifetime: {OWN_IT}"));
     } else if !generics.params.is_empty() {
         mistakes.note(
             generics,
@@ -187,20 +160,13 @@ fn check_fields(item: &DeriveInput, fields: &Fields, mistakes: &mut Mistakes) {
 /// Looks at the field's name on the wire. What `flatten` adds is only seen when a message is written.
 fn check_tid(field: &Field, mistakes: &mut Mistakes) {
     let serde = metas(&field.attrs, "serde");
-    for meta in serde
-        .iter()
-        .filter(|meta| meta.path().is_ident("rename") || meta.path().is_ident("alias"))
-    {
+    for meta in serde.iter().filter(|meta| meta.path().is_ident("rename") || meta.path().is_ident("alias")) {
         for text in texts(meta).into_iter().filter(is_tid) {
             mistakes.note(text, tid_is_taken("choose another name"));
         }
     }
     let elsewhere = find(&serde, "rename").or(find(&serde, "skip")).is_some();
-    if let Some(name) = field
-        .ident
-        .as_ref()
-        .filter(|name| !elsewhere && name.unraw() == TID)
-    {
+    if let Some(name) = field.ident.as_ref().filter(|name| !elsewhere && name.unraw() == TID) {
         mistakes.note(name, tid_is_taken("rename the field"));
     }
 }
@@ -215,9 +181,7 @@ fn tid_is_taken(way_out: &str) -> String {
 
 /// What stands in the attributes `#[library(…)]`. One that cannot be read is left to its library to report.
 fn metas(attributes: &[syn::Attribute], library: &str) -> Vec<Meta> {
-    let of_library = attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident(library));
+    let of_library = attributes.iter().filter(|attribute| attribute.path().is_ident(library));
     of_library
         .flat_map(|attribute| attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated))
         .flatten()
@@ -233,18 +197,12 @@ fn texts(meta: &Meta) -> Vec<LitStr> {
     match meta {
         Meta::Path(_) => Vec::new(),
         Meta::NameValue(pair) => match &pair.value {
-            Expr::Lit(ExprLit {
-                lit: Lit::Str(text), ..
-            }) => vec![text.clone()],
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => vec![text.clone()],
             _ => Vec::new(),
         },
         Meta::List(list) => {
             let inner = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
-            inner
-                .into_iter()
-                .flatten()
-                .flat_map(|meta| texts(&meta))
-                .collect()
+            inner.into_iter().flatten().flat_map(|meta| texts(&meta)).collect()
         }
     }
 }
@@ -309,11 +267,7 @@ mod tests {
             quote!(#[serde(alias = "tid")] a: u8),
         ] {
             assert_eq!(mistakes(quote!(struct A { #field })).len(), 1, "{field}");
-            assert_eq!(
-                mistakes(quote!(#[serde(tag = "kind")] enum A { B { #field } })).len(),
-                1,
-                "{field}"
-            );
+            assert_eq!(mistakes(quote!(#[serde(tag = "kind")] enum A { B { #field } })).len(), 1, "{field}");
         }
         for field in [
             quote!(#[serde(rename = "device_tid")] tid: u8),
@@ -356,10 +310,7 @@ mod tests {
                 f: Vec<(u8, Self)>,
             }
         );
-        let types: Vec<_> = plain_types(&item)
-            .iter()
-            .map(|ty| ty.to_token_stream().to_string())
-            .collect();
+        let types: Vec<_> = plain_types(&item).iter().map(|ty| ty.to_token_stream().to_string()).collect();
         assert_eq!(types, ["u8"]);
     }
 }

@@ -26,10 +26,7 @@ pub(crate) fn expand(arguments: TokenStream, tokens: &TokenStream) -> TokenStrea
              `#[app(…)]`",
         );
     }
-    let task = arguments
-        .app
-        .as_ref()
-        .map(|app| impls(ident, name.as_ref(), app, &arguments.emits));
+    let task = arguments.app.as_ref().map(|app| impls(ident, name.as_ref(), app, &arguments.emits));
     let message = payload::message(&item, &task.unwrap_or_default());
     let errors = mistakes.into_tokens();
     quote!(#message #errors)
