@@ -64,7 +64,7 @@ impl Broker {
     /// When the text is no broker's URL, or one of a kind that this program was built without.
     pub fn from_url(url: &str) -> Result<Self, BrokerError> {
         let invalid = |problem: &str| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
-        let Some((scheme, rest)) = url.split_once(':') else {
+        let Some((scheme, _)) = url.split_once(':') else {
             return invalid(
                 "a broker is named by a URL such as `sqlite:ponos.db`: put the kind of broker and a colon before it",
             );
@@ -74,6 +74,7 @@ impl Broker {
             #[cfg(feature = "sqlite")]
             "sqlite" => {
                 // `sqlite://relative` is how other tools write it; `sqlite:///absolute` then has an empty host.
+                let rest = &url["sqlite:".len()..];
                 let path = rest.strip_prefix("//").unwrap_or(rest);
                 if path.is_empty() {
                     return invalid("`sqlite:` needs a file: for example `sqlite:ponos.db`");
