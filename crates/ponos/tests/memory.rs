@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use another_process::{Process, Role, say};
 use ponos::core::body;
-use ponos::core::broker::{Broker as BrokerTrait, Destination, Inspect, Outgoing, Published, Topology};
+use ponos::core::broker::{Destination, Inspect, Outgoing, Published, Topology};
 use ponos::core::envelope::{Envelope, MessageName, Progress};
 use ponos::core::id::{MessageId, Tid, Timestamp};
 use ponos::core::name::{AppName, QueueName, TaskName};
