@@ -263,5 +263,6 @@ async fn another_process_hears_of_a_message_quickly() {
     child.wait().unwrap();
     waits.sort();
     eprintln!("publish to done in another process: median {:?}, longest {:?}", waits[10], waits[19]);
-    assert!(waits[10] < Duration::from_millis(100), "{waits:?}");
+    // Without the wake-up it would be the sweep that finds it, half a second later in the median.
+    assert!(waits[10] < Duration::from_millis(400), "{waits:?}");
 }
