@@ -234,9 +234,9 @@ impl Inner {
                 Topology { app, tasks: vec![queue.clone()], ..Topology::default() }
             }
         };
-        self.broker
-            .declare(&topology)
-            .await
+        let declared = self.local.clock.timeout(PUBLISH_DEADLINE, self.broker.declare(&topology)).await;
+        declared
+            .unwrap_or_else(|| Err(no_answer()))
             .map_err(|source| PublishError::Refused { name: name.to_string(), source })?;
         self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string());
         Ok(())
@@ -253,7 +253,10 @@ async fn publish_until_confirmed(
     let started = local.clock.now();
     let mut pause = Duration::from_millis(50);
     loop {
-        let outcome = broker.publish(vec![message.clone()]).await.pop();
+        let outcome = match local.clock.timeout(deadline, broker.publish(vec![message.clone()])).await {
+            Some(mut outcomes) => outcomes.pop(),
+            None => Some(Published::Unknown(no_answer())),
+        };
         let (error, unknown) = match outcome {
             Some(Published::Confirmed { queues }) => {
                 if let Some(journal) = broker.journal() {
@@ -278,6 +281,11 @@ async fn publish_until_confirmed(
         local.clock.sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
+}
+
+fn no_answer() -> BrokerError {
+    let problem = format!("the broker did not answer within {PUBLISH_DEADLINE:?}: is it overloaded?");
+    BrokerError::new(ponos_core::broker::BrokerErrorKind::Unavailable, problem)
 }
 
 fn no_queue(to: &Destination) -> BrokerError {

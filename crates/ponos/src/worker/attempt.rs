@@ -352,7 +352,12 @@ impl Attempt<'_> {
             Settled::Taken => (end, error, outcome, done),
             Settled::Lost { sent } => (AttemptEnd::Lost, error, CircuitOutcome::Ignored, done && sent),
             Settled::Unpublishable(problem) => {
-                let end = AttemptEnd::Failed { reason: GaveUpReason::Stopped, recovered: false };
+                let reason = GaveUpReason::Stopped;
+                let end = if settle::goes_to_recovery(self.spec, self.delivery) {
+                    AttemptEnd::GaveUp { class: ErrorClass::Stop, reason }
+                } else {
+                    AttemptEnd::Failed { reason, recovered: false }
+                };
                 (end, Some(problem), CircuitOutcome::Ignored, false)
             }
         };

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
 use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
+use super::settle::SETTLE_DEADLINE;
 use super::{Circuit, Limiter, Shared};
 use crate::clock::Sleep;
 use crate::context::Job;
@@ -244,9 +245,15 @@ impl QueueWorker {
         }
         // From the back, so that the places in the queue are kept whatever the broker does with a release.
         while let Some(delivery) = self.buffer.pop_back() {
-            if let Err(error) = self.shared.broker.settle(&delivery, Settlement::just(Verdict::Release)).await
-            {
-                tracing::debug!(%error, queue = %self.spec.queue, "a job could not be handed back; it returns by itself");
+            let release = self.shared.broker.settle(&delivery, Settlement::just(Verdict::Release));
+            match self.shared.local.clock.timeout(SETTLE_DEADLINE, release).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::debug!(%error, queue = %self.spec.queue, "a job could not be handed back; it returns by itself");
+                }
+                None => {
+                    tracing::debug!(queue = %self.spec.queue, "a job was not handed back in time; it returns by itself");
+                }
             }
         }
         self.buffered_bytes = 0;

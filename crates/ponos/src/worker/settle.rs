@@ -5,7 +5,7 @@ use std::time::Duration;
 use ponos_core::broker::{
     BrokerErrorKind, Delivery, Destination, Outgoing, Published, SettleError, Settlement, Topology, Verdict,
 };
-use ponos_core::envelope::{GaveUp, GaveUpReason, MessageName, Recovery, Report};
+use ponos_core::envelope::{GaveUp, GaveUpReason, MessageName, Phase, Progress, Recovery, Report};
 use ponos_core::name::EventName;
 
 use super::Shared;
@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a broker may take for one settlement: its deadline for confirms.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What became of a settlement.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) enum Settled {
         /// Whether all effects were sent before: it is done, and comes again.
         sent: bool,
     },
-    /// The broker will never take what the handler published; the job failed instead, for this reason.
+    /// The broker will never take what the handler published; the job gave up instead, for this reason.
     Unpublishable(String),
 }
 
@@ -132,25 +132,49 @@ async fn declare_missing(shared: &Shared, send: &[Outgoing], outcomes: &[Publish
     let tasks: Vec<_> = missing.collect();
     if !tasks.is_empty() {
         let topology = Topology { app: Some(shared.local.app.clone()), tasks, ..Topology::default() };
-        if let Err(error) = shared.broker.declare(&topology).await {
-            tracing::warn!(%error, "a queue that a task was created for cannot be declared");
+        match shared.local.clock.timeout(SETTLE_DEADLINE, shared.broker.declare(&topology)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a queue that a task was created for cannot be declared");
+            }
+            None => tracing::warn!("a queue that a task was created for was not declared in time"),
         }
     }
 }
 
+/// What follows when the effects are refused for good: the recovery function if there is one and it was not its own
+/// effects, otherwise the job fails.
 fn give_up(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, problem: &str) -> Settlement {
     let reason = GaveUpReason::Stopped;
-    let attempts = delivery.envelope.progress.attempt;
+    let progress = &delivery.envelope.progress;
+    let refused = GaveUp { reason, error: problem.to_owned(), attempts: progress.attempt };
+    if goes_to_recovery(spec, delivery) {
+        return Settlement::just(Verdict::Recover(Box::new(Progress {
+            phase: Phase::Recover,
+            attempt: 1,
+            gave_up: Some(Box::new(refused)),
+            ..progress.clone()
+        })));
+    }
+    let (gave_up, recovery) = match &progress.gave_up {
+        Some(gave_up) => ((**gave_up).clone(), Recovery::Failed(problem.to_owned())),
+        None => (refused, Recovery::None),
+    };
     Settlement::just(Verdict::Failed(Box::new(Report {
         queue: spec.queue.clone(),
-        gave_up: GaveUp { reason, error: problem.to_owned(), attempts },
-        recovery: Recovery::None,
+        fingerprint: Report::fingerprint(&spec.queue, gave_up.reason, &gave_up.error),
+        gave_up,
+        recovery,
         at: shared.local.clock.wall(),
-        fingerprint: Report::fingerprint(&spec.queue, reason, problem),
-        history: delivery.envelope.progress.history.clone(),
+        history: progress.history.clone(),
         version: shared.local.version.as_ref().map(ToString::to_string),
         host: shared.local.host.to_string(),
     })))
+}
+
+/// Whether a job that gives up now has a recovery function before it.
+pub(crate) fn goes_to_recovery(spec: &QueueSpec, delivery: &Delivery) -> bool {
+    spec.recover.is_some() && delivery.envelope.progress.phase == Phase::Run
 }
 
 /// Adds the npm package's event `worker.errored` to a settlement that fails the job, where the service wants it.
