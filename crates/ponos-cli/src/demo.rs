@@ -124,7 +124,13 @@ impl Plan {
 async fn perform(plan: Plan, started: Instant, console: &Console) -> anyhow::Result<ExitCode> {
     let Plan { webhooks, home, broker, seed, ci, json } = plan;
     let limit = started + if ci { CI_LIMIT } else { LIMIT };
-    let stage = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, Stage::set(broker, console.clone())).await;
+    // Signals are heard from its first poll on, so it is polled before anything is made that has to be cleared away.
+    let mut told_to_end = std::pin::pin!(process::until_told_to_end());
+    let stage = tokio::select! {
+        biased;
+        Ok(()) = &mut told_to_end => return Ok(ExitCode::from(INTERRUPTED)),
+        stage = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, Stage::set(broker, console.clone())) => stage,
+    };
     let stage = stage.context("the services did not start in time")??;
     let mut script = Script::new(Traffic::new(seed, webhooks, !ci), console.clone());
     script.opening(&stage, &home.shown(), home.is_temporary(), seed);
@@ -137,7 +143,7 @@ async fn perform(plan: Plan, started: Instant, console: &Console) -> anyhow::Res
             None
         }
         () = nobody_reads(console, ci) => Some(ExitCode::SUCCESS),
-        Ok(()) = process::until_told_to_end() => Some(ExitCode::from(INTERRUPTED)),
+        Ok(()) = &mut told_to_end => Some(ExitCode::from(INTERRUPTED)),
     };
     if let Some(code) = ended {
         let _ = tokio::time::timeout(STOP_LIMIT, stage.strike()).await;
