@@ -110,8 +110,10 @@ fn table<'a>(
     out.line(&head);
     for stats in queues {
         let oldest = stats.oldest.map_or_else(|| "-".to_owned(), |oldest| text::duration(now.since(oldest)));
-        let figures = [stats.ready, stats.delayed, stats.unsettled, u64::from(stats.consumers)];
-        let [ready, delayed, unsettled, consumers] = figures.map(|n| n.to_string());
+        // Not every broker tells everything.
+        let figures = [Some(stats.ready), stats.delayed, stats.unsettled, Some(u64::from(stats.consumers))];
+        let [ready, delayed, unsettled, consumers] =
+            figures.map(|n| n.map_or_else(|| "-".to_owned(), |n| n.to_string()));
         let mut line = row(stats.queue.as_str(), [&ready, &delayed, &unsettled, &consumers, &oldest]);
         if let Some(order) = pause_of(stats) {
             let by = text::line(&order.by, 64);

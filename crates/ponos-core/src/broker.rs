@@ -149,6 +149,8 @@ pub struct Topology {
     pub subscriptions: Vec<(QueueName, EventName)>,
     /// Queues of tasks.
     pub tasks: Vec<QueueName>,
+    /// Which of the subscriptions are prototypes: bounded, and gone when nobody listens any more.
+    pub prototypes: Vec<QueueName>,
 }
 
 /// Where a message goes.
@@ -174,7 +176,7 @@ pub struct Outgoing {
 pub enum Published {
     /// The broker has it and will deliver it, to so many queues.
     Confirmed {
-        /// How many queues it went to; 0 for an event that nobody hears.
+        /// How many queues it went to: 0 for an event that nobody hears, and at least 1 where the broker does not count.
         queues: u32,
     },
     /// The queue does not exist; the broker does not have the message.
@@ -278,7 +280,8 @@ pub enum Verdict {
     Recover(Box<Progress>),
     /// The job failed: it goes to its application's queue of failed jobs with this report.
     Failed(Box<Report>),
-    /// Handed back as it is; no loss is counted and its place in the queue is kept.
+    /// Handed back as it is, to the front of the queue or to its place where the broker keeps that; no loss is counted
+    /// where the broker can tell.
     Release,
 }
 
@@ -366,14 +369,22 @@ pub struct QueueStats {
     pub queue: QueueName,
     /// Messages that could be delivered now.
     pub ready: u64,
-    /// Messages that wait for their time.
-    pub delayed: u64,
-    /// Messages that a consumer holds.
-    pub unsettled: u64,
+    /// Messages that wait for their time; `None` where the broker keeps them apart from the queue.
+    pub delayed: Option<u64>,
+    /// Messages that a consumer holds; `None` where the broker does not tell.
+    pub unsettled: Option<u64>,
     /// Open subscriptions, over all processes.
     pub consumers: u32,
-    /// When the oldest message that is ready was published or became due.
+    /// When the oldest message that is ready was published or became due; `None` also where the broker does not tell.
     pub oldest: Option<Timestamp>,
+}
+
+impl QueueStats {
+    /// All messages of the queue, as far as the broker tells.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.ready + self.delayed.unwrap_or(0) + self.unsettled.unwrap_or(0)
+    }
 }
 
 /// A standing order for one queue, given by hand, known to instances that start later.

@@ -65,7 +65,7 @@ struct Declare {
 
 impl Operation for Declare {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let Topology { app, events, subscriptions, tasks } = &self.topology;
+        let Topology { app, events, subscriptions, tasks, prototypes: _ } = &self.topology;
         if let Some(app) = app {
             tx.queue_or_new(QueueName::failed(app).as_str())?;
             tx.queue_or_new(QueueName::discarded(app).as_str())?;

@@ -149,14 +149,14 @@ fn queues(
                 "SELECT count(*) FROM message WHERE state = 0 AND queue_id = ?1 AND ready_at <= ?2",
                 &[id, now],
             )?,
-            delayed: count(
+            delayed: Some(count(
                 "SELECT count(*) FROM message WHERE state = 0 AND queue_id = ?1 AND ready_at > ?2",
                 &[id, now],
-            )?,
-            unsettled: count(
+            )?),
+            unsettled: Some(count(
                 "SELECT count(*) FROM message INDEXED BY message_leased WHERE state = 1 AND queue_id = ?1",
                 &[id],
-            )?,
+            )?),
             consumers: u32::try_from(count("SELECT count(*) FROM consumer WHERE queue_id = ?1", &[id])?)
                 .unwrap_or(u32::MAX),
             oldest: oldest.map(|oldest| clock.wall(time(oldest))),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use ponos_core::broker::{Broker as BrokerTrait, BrokerError, BrokerErrorKind};
 
 pub use memory::{MemoryBroker, Rough};
+#[cfg(feature = "rabbitmq")]
+pub use ponos_rabbitmq::{QueueType, RabbitBroker, RabbitOptions};
 
 /// The variable that names the broker.
 pub const BROKER_VARIABLE: &str = "PONOS_BROKER";
@@ -19,6 +21,7 @@ pub const DEFAULT_BROKER: &str = "sqlite:ponos.db";
 /// | URL | broker |
 /// | --- | --- |
 /// | `sqlite:ponos.db`, `sqlite:/var/lib/app/ponos.db` | the embedded one: one file, many processes |
+/// | `amqp://user:password@host1,host2/vhost`, `amqps://…` | RabbitMQ; see [`RabbitOptions`] for what the URL can say |
 /// | `memory:` | one that lives in this process and forgets; for tests |
 #[derive(Debug, Clone)]
 pub struct Broker(Repr);
@@ -28,6 +31,8 @@ enum Repr {
     Memory,
     #[cfg(feature = "sqlite")]
     Sqlite(std::path::PathBuf),
+    #[cfg(feature = "rabbitmq")]
+    Rabbit(Box<RabbitOptions>),
     Connected(Arc<dyn BrokerTrait>),
 }
 
@@ -37,6 +42,13 @@ impl Broker {
     #[must_use]
     pub fn sqlite(path: impl Into<std::path::PathBuf>) -> Self {
         Self(Repr::Sqlite(path.into()))
+    }
+
+    /// RabbitMQ.
+    #[cfg(feature = "rabbitmq")]
+    #[must_use]
+    pub fn rabbitmq(options: RabbitOptions) -> Self {
+        Self(Repr::Rabbit(Box::new(options)))
     }
 
     /// A broker that lives in this process and forgets.
@@ -85,14 +97,17 @@ impl Broker {
             "sqlite" => {
                 invalid("this program was built without SQLite: turn on the feature `sqlite` of `ponos`")
             }
+            #[cfg(feature = "rabbitmq")]
+            "amqp" | "amqps" => Ok(Self::rabbitmq(RabbitOptions::from_url(url)?)),
+            #[cfg(not(feature = "rabbitmq"))]
             "amqp" | "amqps" => {
-                invalid("RabbitMQ is not there yet: use `sqlite:FILE` until the feature `rabbitmq` exists")
+                invalid("this program was built without RabbitMQ: turn on the feature `rabbitmq` of `ponos`")
             }
             // The URL itself may hold a password, so only its scheme is named.
             other => Err(BrokerError::new(
                 BrokerErrorKind::Invalid,
                 format!(
-                    "`{}:` is no broker that Ponos knows: use `sqlite:FILE`",
+                    "`{}:` is no broker that Ponos knows: use `sqlite:FILE` or `amqp://…`",
                     other.escape_debug().take(20).collect::<String>()
                 ),
             )),
@@ -118,6 +133,8 @@ impl Broker {
                 })??;
                 Ok(Arc::new(broker))
             }
+            #[cfg(feature = "rabbitmq")]
+            Repr::Rabbit(options) => Ok(Arc::new(RabbitBroker::connect(*options).await?)),
         }
     }
 
@@ -154,7 +171,6 @@ mod tests {
         for (url, hint) in [
             ("ponos.db", "put the kind of broker"),
             ("sqlite:", "needs a file"),
-            ("amqp://u:secret@h", "not there yet"),
             ("redis://u:secret@h", "use `sqlite:FILE`"),
         ] {
             let error = Broker::from_url(url).unwrap_err().to_string();

@@ -46,6 +46,12 @@ impl Clock {
         Self { time: Time::Virtual(clock), random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))) }
     }
 
+    /// Whether it is the machine's.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self.time, Time::Real(_))
+    }
+
     /// Monotonic time.
     pub(crate) fn now(&self) -> Moment {
         match &self.time {

@@ -1,7 +1,7 @@
 //! The queue of failed jobs, for tools: look without consuming, retry, discard.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ponos_core::broker::{
     Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Outgoing, SettleError, Settlement,
@@ -80,7 +80,8 @@ impl FailedJobs {
         let queue = report.queue.clone();
         let mut envelope = (*delivery.envelope).clone();
         envelope.report = None;
-        envelope.progress = Progress::default();
+        // Due now: told from the first delivery under this id, which may have been given up by this very process.
+        envelope.progress = Progress { due: Some(SystemTime::now().into()), ..Progress::default() };
         self.settle(&delivery, &queue, envelope).await?;
         Ok(RetryFailed::Retried(queue))
     }

@@ -46,6 +46,7 @@
 //! | publishing from outside | [`Publisher`], [`Running::publisher`] |
 //! | tests without sleeps | `testing` (feature `testing`) |
 //! | which broker | [`Broker`] |
+//! | rate limits that are exact over all instances | `Service::shared_limits`, `RedisLimits` (feature `redis`) |
 //! | what happened | [`trace`] |
 
 #[doc(hidden)]
@@ -73,6 +74,8 @@ pub use ponos_core as core;
 pub use ponos_macros::{app, data, event, task};
 
 pub use broker::{BROKER_VARIABLE, Broker, DEFAULT_BROKER, MemoryBroker, Rough};
+#[cfg(feature = "rabbitmq")]
+pub use broker::{QueueType, RabbitBroker, RabbitOptions};
 pub use context::TaskCx;
 pub use failed::{FailedJobs, RetryFailed};
 pub use message::{
@@ -87,6 +90,8 @@ pub use ponos_core::policy::{Backoff, BreakerConfig, MaxRetries, Rate, RateExt};
 pub use publisher::{PublishError, Publisher, Publishing, RawPublisher, Receipt};
 pub use service::{DependencyPolicy, ReactionPolicy, Running, Service, StartError, TaskPolicy};
 pub use worker::{CircuitChange, CircuitState, ErrorReport, ErroredEvents, Undecodable};
+#[cfg(feature = "redis")]
+pub use worker::{RedisLimits, SharedLimits, SharedLimitsState};
 
 /// So many seconds.
 #[must_use]

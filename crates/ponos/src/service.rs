@@ -22,7 +22,9 @@ use crate::clock::Clock;
 use crate::context::TaskCx;
 use crate::message::{App, Event, EventInfo, IntoTasks, OwnedBy, Task};
 use crate::outcome::Outcome;
-use crate::worker::{CircuitChange, ErrorReport, ErroredEvents, Hooks, Resolved, RunFn, Undecodable};
+use crate::worker::{
+    CircuitChange, ErrorReport, ErroredEvents, Hooks, LimitStore, Resolved, RunFn, Undecodable,
+};
 
 /// The definition of a service of the application `A`: reactions, tasks and their policies.
 ///
@@ -49,6 +51,8 @@ pub struct Service<A: App> {
     errored_events: ErroredEvents,
     #[cfg(feature = "reqwest")]
     http: crate::http::HttpOptions,
+    #[cfg(feature = "redis")]
+    shared_limits: Option<crate::RedisLimits>,
 }
 
 /// A reaction and how its queue is worked.
@@ -154,6 +158,8 @@ impl<A: App> Service<A> {
             errored_events: ErroredEvents::Off,
             #[cfg(feature = "reqwest")]
             http: crate::http::HttpOptions::default(),
+            #[cfg(feature = "redis")]
+            shared_limits: None,
         }
     }
 
@@ -260,6 +266,25 @@ impl<A: App> Service<A> {
     pub fn http(mut self, options: crate::http::HttpOptions) -> Self {
         self.http = options;
         self
+    }
+
+    /// Keeps the rate limits in Redis, exact over all instances. Default: each instance takes its share of a limit.
+    ///
+    /// With three instances of which one has jobs, that one starts them at the full rate and not at a third of it. See
+    /// [`RedisLimits`](crate::RedisLimits) for what happens when Redis is away.
+    #[cfg(feature = "redis")]
+    pub fn shared_limits(mut self, limits: crate::RedisLimits) -> Self {
+        self.shared_limits = Some(limits);
+        self
+    }
+
+    /// Where its rate limits are kept besides, or what is wrong with that.
+    #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "nothing is kept elsewhere"))]
+    fn limit_store(&self, clock: &Clock) -> Result<LimitStore, String> {
+        Ok(LimitStore {
+            #[cfg(feature = "redis")]
+            link: self.shared_limits.as_ref().map(|limits| limits.link(clock)).transpose()?.flatten(),
+        })
     }
 
     /// Answers its requests as these options do, if they hold a stub.

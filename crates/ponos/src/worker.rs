@@ -25,10 +25,12 @@ mod solo;
 
 pub use circuit::{CircuitChange, CircuitState};
 pub use hooks::{ErrorReport, ErroredEvents, Undecodable};
+#[cfg(feature = "redis")]
+pub use limiter::{RedisLimits, SharedLimits, SharedLimitsState};
 
 pub(crate) use circuit::Circuit;
 pub(crate) use hooks::Hooks;
-pub(crate) use limiter::Limiter;
+pub(crate) use limiter::{LimitStore, Limiter};
 pub(crate) use policy::Resolved;
 pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
 pub(crate) use settle::errored_event;
@@ -50,4 +52,5 @@ pub(crate) struct Shared {
     pub(crate) hooks: Hooks,
     pub(crate) errored_events: ErroredEvents,
     pub(crate) solo: Solo,
+    pub(crate) limit_store: LimitStore,
 }

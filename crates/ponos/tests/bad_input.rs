@@ -227,7 +227,7 @@ fn object(fields: &[(&str, serde_json::Value)]) -> serde_json::Map<String, serde
 async fn waiting(place: &Place) -> u64 {
     let query = ponos::core::broker::Inspect::Queues(Some(app()));
     let stats = place.broker.inspect(query).await.unwrap().into_queues();
-    stats.iter().map(|queue| queue.ready + queue.delayed + queue.unsettled).sum()
+    stats.iter().map(|queue| queue.messages()).sum()
 }
 
 #[tokio::test]

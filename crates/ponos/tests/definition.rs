@@ -342,7 +342,7 @@ async fn handlers_of_one_dependency_share_a_breaker_and_probe_in_turn() {
     assert!((4..=5).contains(&failures.len()), "four in a row over both, and one beside them: {failures:?}");
     let queues = system.queues::<Unit>().await;
     for queue in queues.iter().filter(|queue| queue.queue.as_str() != "unit.failed") {
-        assert_eq!((queue.consumers, queue.ready + queue.delayed), (0, 20), "{}: cut off", queue.queue);
+        assert_eq!((queue.consumers, queue.messages()), (0, 20), "{}: cut off", queue.queue);
     }
     counter.add("healthy");
     system.settled().await;

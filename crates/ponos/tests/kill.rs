@@ -142,7 +142,7 @@ fn listeners() -> Topology {
     let event = |name| EventName::parse(name).unwrap();
     let events = vec![event("piece.made"), event("piece.spoiled")];
     let subscriptions = events.iter().map(|event| (QueueName::subscription(&app, event), event.clone()));
-    Topology { app: Some(app.clone()), subscriptions: subscriptions.collect(), events, tasks: Vec::new() }
+    Topology { app: Some(app.clone()), subscriptions: subscriptions.collect(), events, ..Topology::default() }
 }
 
 /// Keeps the queue filled until it is enough; gives the jobs that the broker has confirmed.
@@ -221,7 +221,7 @@ async fn waiting(broker: &dyn BrokerTrait) -> (u64, u64) {
     let query = Inspect::Queues(Some(AppName::parse("torture").unwrap()));
     let queues = broker.inspect(query).await.unwrap().into_queues();
     let queue = queues.iter().find(|stats| stats.queue.as_str() == "torture.piece.make");
-    queue.map_or((0, 0), |stats| (stats.ready, stats.ready + stats.delayed + stats.unsettled))
+    queue.map_or((0, 0), |stats| (stats.ready, stats.messages()))
 }
 
 async fn drained(broker: &dyn BrokerTrait) {

@@ -131,7 +131,7 @@ async fn jobs_that_wait_for_their_retry_hold_no_slot() {
     assert!(last(&healthy) < first_due, "the healthy were done only after {behind:?}");
     let delayed = {
         let queues = broker.inspect(Inspect::Queues(None)).await.unwrap().into_queues();
-        queues.iter().find(|queue| queue.queue.as_str() == "ward.patient.treat").unwrap().delayed
+        queues.iter().find(|queue| queue.queue.as_str() == "ward.patient.treat").unwrap().delayed.unwrap()
     };
     assert!(delayed >= u64::from(JOBS) - 8, "all that failed wait in the broker: {delayed}");
     let retries = log.wait_for(Kind::Failing, 2, JOBS).await;

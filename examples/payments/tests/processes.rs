@@ -258,7 +258,7 @@ async fn queues(broker: &dyn ponos::core::broker::Broker) -> Vec<QueueStats> {
 }
 
 fn left(queue: &QueueStats) -> u64 {
-    queue.ready + queue.delayed + queue.unsettled
+    queue.messages()
 }
 
 #[test]

@@ -228,18 +228,23 @@ impl Script {
             &format!("▸ {more} more payments taken: nobody upstream notices"),
         );
         self.until(Duration::from_millis(900), async || {
-            stage.mail_queue().await.is_some_and(|queue| queue.ready >= more && queue.unsettled == 0)
+            stage
+                .mail_queue()
+                .await
+                .is_some_and(|queue| queue.ready >= more && queue.unsettled.unwrap_or(0) == 0)
         })
         .await;
         let mut held = 0;
         if let Some(queue) = stage.mail_queue().await {
-            held = queue.ready + queue.delayed + queue.unsettled;
+            held = queue.messages();
+            // RabbitMQ keeps what waits for its time in queues of its own.
+            let or_elsewhere = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
             let text = format!(
                 "the queue {} holds {held} jobs: {} ready, {} waiting for their next attempt, {} in work",
                 pheidi::QUEUE,
                 queue.ready,
-                queue.delayed,
-                queue.unsettled
+                or_elsewhere(queue.delayed),
+                or_elsewhere(queue.unsettled)
             );
             self.console.say("broker", Tone::Strong, &text);
         }

@@ -190,7 +190,7 @@ impl Stage {
             let ends = [QueueName::failed(&app), QueueName::discarded(&app), QueueName::unroutable(&app)];
             let stats = self.broker.inspect(Inspect::Queues(Some(app))).await?.into_queues();
             for stats in stats.into_iter().filter(|stats| !ends.contains(&stats.queue)) {
-                if stats.ready + stats.delayed + stats.unsettled > 0 {
+                if stats.messages() > 0 {
                     let ours =
                         self.messages(&stats.queue).await?.iter().filter(|m| tids.contains(&m.tid)).count();
                     if ours > 0 {

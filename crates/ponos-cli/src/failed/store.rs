@@ -40,8 +40,7 @@ pub(super) async fn apps(session: &Session, app: Option<&AppName>) -> Result<Vec
     };
     let with_jobs = queues.into_iter().filter_map(|stats| {
         let owner = stats.queue.app();
-        let jobs = stats.ready + stats.delayed + stats.unsettled;
-        (stats.queue == QueueName::failed(&owner) && jobs > 0).then_some(owner)
+        (stats.queue == QueueName::failed(&owner) && stats.messages() > 0).then_some(owner)
     });
     Ok(with_jobs.collect())
 }

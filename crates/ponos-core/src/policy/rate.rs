@@ -51,6 +51,11 @@ impl Rate {
         self.period
     }
 
+    /// How many starts may come at once after a quiet time; [`burst`](Self::burst) sets it.
+    pub fn at_once(&self) -> u32 {
+        self.burst
+    }
+
     /// How many starts this rate sustains within `time`, rounded down, bursts aside.
     pub fn starts_within(&self, time: Duration) -> u64 {
         let starts = u128::from(moment::nanos(time)) * u128::from(self.count) / self.period.as_nanos().max(1);
@@ -217,6 +222,12 @@ impl Gcra {
         self.due = units.saturating_add(missing);
     }
 
+    /// Gives up what has been saved up: the next start is due one interval from now, or later if it was.
+    pub fn drain(&mut self, now: Moment) {
+        let burst = self.interval.saturating_mul(u128::from(self.burst()));
+        self.due = self.due.max(self.units(now).saturating_add(burst));
+    }
+
     /// Among how many instances the limit is shared; 1 at first.
     pub fn share(&self) -> u32 {
         self.share
@@ -377,6 +388,26 @@ mod tests {
                 now = limiter.earliest(now);
                 prop_assert_eq!(limiter.try_take(now), Ok(()));
             }
+        }
+
+        #[test]
+        fn a_drained_limiter_starts_one_job_after_each_interval(
+            rate in rates(), gaps in gaps(), share in 1..5_u32, quiet in 0..10_000_000_u64,
+        ) {
+            let mut limiter = Gcra::new(rate);
+            let now = starts(&mut limiter, &gaps, Moment::from_nanos(quiet)).last().copied().unwrap_or_default();
+            limiter.set_share(share, now);
+            let before = limiter.earliest(now);
+            limiter.drain(now);
+            let drained = limiter.clone();
+            let first = limiter.earliest(now);
+            let interval = rate.period.as_nanos() * u128::from(share);
+            let waits = u128::from(first.since(now).as_nanos() as u64) * u128::from(rate.count);
+            prop_assert!(first >= before && waits >= interval, "waits {waits}, an interval is {interval}");
+            prop_assert_eq!(limiter.try_take(first), Ok(()));
+            limiter = drained;
+            limiter.drain(now);
+            prop_assert_eq!(limiter.earliest(now), first, "draining twice is draining once");
         }
 
         #[test]

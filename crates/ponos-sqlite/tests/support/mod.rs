@@ -72,6 +72,7 @@ pub fn topology() -> Topology {
         app: Some(app),
         events: vec![event],
         tasks: vec![queue(TASK)],
+        ..Topology::default()
     }
 }
 

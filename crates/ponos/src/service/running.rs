@@ -17,8 +17,8 @@ use crate::context::Local;
 use crate::message::App;
 use crate::publisher::Publisher;
 use crate::worker::{
-    BoundRecoverFn, Circuit, Control, ErroredEvents, Limiter, QueueSpec, QueueWorker, Resolved, RunFn,
-    Shared, Solo,
+    BoundRecoverFn, Circuit, Control, ErroredEvents, LimitStore, Limiter, QueueSpec, QueueWorker, Resolved,
+    RunFn, Shared, Solo,
 };
 
 /// How long running handlers may go on after the shutdown has begun.
@@ -101,6 +101,10 @@ pub(crate) async fn start<A: App>(
     let queues = bind(&service, &Arc::new(state), &npm, &mut problems);
     check_queues(&queues, &mut problems);
     check_dependencies(&service.dependencies, &queues, &mut problems);
+    let limit_store = service.limit_store(&clock).unwrap_or_else(|problem| {
+        problems.push(problem);
+        LimitStore::default()
+    });
     if !problems.is_empty() {
         return Err(StartError::Definition { app: A::NAME, problems });
     }
@@ -111,7 +115,7 @@ pub(crate) async fn start<A: App>(
         Some(declared) => declared.map_err(failed)?,
         None => return Err(failed(no_answer("the declaration of queues"))),
     }
-    Ok(launch(service, queues, broker, clock, owns_broker))
+    Ok(launch(service, queues, limit_store, broker, clock, owns_broker))
 }
 
 fn no_answer(what: &str) -> BrokerError {
@@ -143,6 +147,7 @@ fn topology<A: App>(service: &Service<A>) -> Topology {
         events: events.into_iter().collect(),
         subscriptions,
         tasks: tasks.into_iter().collect(),
+        prototypes: Vec::new(),
     }
 }
 
@@ -249,6 +254,7 @@ fn check_dependencies<A: App>(
 fn launch<A: App>(
     service: Service<A>,
     queues: Vec<Queue>,
+    limit_store: LimitStore,
     broker: Arc<dyn Broker>,
     clock: Clock,
     owns_broker: bool,
@@ -266,6 +272,7 @@ fn launch<A: App>(
         hooks: service.hooks,
         errored_events: service.errored_events,
         solo: Solo::new(),
+        limit_store,
     });
     let mut keepers = Vec::new();
     let circuits = circuits(&queues, &service.dependencies, &shared, &mut keepers);
@@ -342,11 +349,23 @@ fn limiters<A: App>(
         }
         let users =
             queues.iter().filter(|other| share_key(other) == key).map(|other| other.queue.clone()).collect();
-        let limiter = Arc::new(Limiter::new(rate, users));
+        let limiter = Arc::new(Limiter::new(rate, users, &shared.limit_store));
+        #[cfg(feature = "redis")]
+        if let Some(link) = &shared.limit_store.link {
+            let name = format!("ponos:rate:{}:{key}", shared.local.app);
+            let keeper = Arc::clone(link).keep_limit(Arc::clone(&limiter), rate, name);
+            keepers.push(shared.local.clock.spawn(keeper));
+        }
         let (app, broker, clock) =
             (shared.local.app.clone(), Arc::clone(&shared.broker), shared.local.clock.clone());
         keepers.push(shared.local.clock.spawn(Arc::clone(&limiter).keep_fresh(app, broker, clock)));
         limiters.insert(key, limiter);
+    }
+    #[cfg(feature = "redis")]
+    if let Some(link) = &shared.limit_store.link
+        && !limiters.is_empty()
+    {
+        keepers.push(shared.local.clock.spawn(Arc::clone(link).keep()));
     }
     limiters
 }
@@ -433,6 +452,14 @@ impl<A: App> Running<A> {
     #[must_use]
     pub fn overdue(&self) -> usize {
         self.shared.local.overdue.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether the rate limits are exact at the moment, and how often they were not; `None` where
+    /// [`shared_limits`](Service::shared_limits) was not asked for. For a gauge and a counter of the process's metrics.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn shared_limits(&self) -> Option<crate::SharedLimits> {
+        self.shared.limit_store.link.as_ref().map(|link| link.status())
     }
 
     /// Stops the intake, lets running handlers finish for up to 25 s, cuts off and hands back what still runs, settles

@@ -3,8 +3,18 @@
 //! Each instance takes limit ÷ N, where N is the highest consumer count among this application's queues that use the
 //! limit. The count is refreshed every five seconds and a new instance waits for its first one, so the overshoot during
 //! a change is at most one period's worth.
+//!
+//! With the feature `redis` a service may keep its limits there, exactly; this share holds while Redis is away.
 
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(feature = "redis")]
+mod grants;
+#[cfg(feature = "redis")]
+mod shared;
+
+#[cfg(feature = "redis")]
+pub use shared::{RedisLimits, SharedLimits, SharedLimitsState};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ponos_core::broker::{Broker, Inspect};
@@ -12,6 +22,8 @@ use ponos_core::name::{AppName, QueueName};
 use ponos_core::policy::{Gcra, Moment, Rate};
 use tokio::sync::watch;
 
+#[cfg(feature = "redis")]
+use self::grants::{Grants, Turn};
 use crate::clock::Clock;
 
 /// How often the number of instances is looked up.
@@ -33,31 +45,81 @@ pub(crate) struct Limiter {
     known: watch::Sender<bool>,
     /// Whether this instance consumes one of the queues, and so is counted by the others.
     counted: watch::Sender<bool>,
+    /// What is granted where the limit is kept elsewhere.
+    #[cfg(feature = "redis")]
+    grants: Option<Grants>,
+}
+
+/// Where the rate limits of a service are kept besides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LimitStore {
+    #[cfg(feature = "redis")]
+    pub(crate) link: Option<Arc<shared::Link>>,
 }
 
 impl Limiter {
-    pub(crate) fn new(rate: Rate, queues: Vec<QueueName>) -> Self {
+    pub(crate) fn new(
+        rate: Rate,
+        queues: Vec<QueueName>,
+        #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "nothing is kept elsewhere"))]
+        store: &LimitStore,
+    ) -> Self {
         Self {
             gcra: Mutex::new(Gcra::new(rate)),
             queues,
             known: watch::Sender::new(false),
             counted: watch::Sender::new(false),
+            #[cfg(feature = "redis")]
+            grants: store.link.as_ref().map(|link| {
+                link.add_limit();
+                Grants::new(rate)
+            }),
         }
     }
 
-    /// Is told when the number of instances is known.
+    /// Is told when the number of instances is known, and when there may be news about a start.
     pub(crate) fn watch(&self) -> watch::Receiver<bool> {
         self.known.subscribe()
     }
 
-    /// When a job may start; `None` while the number of instances is not known.
-    pub(crate) fn earliest(&self, now: Moment) -> Option<Moment> {
-        self.known.borrow().then(|| self.gcra.lock().unwrap_or_else(PoisonError::into_inner).earliest(now))
+    /// When one of `ready` jobs may start; `None` while that is not known.
+    pub(crate) fn earliest(
+        &self,
+        now: Moment,
+        #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "nothing is granted"))]
+        ready: u32,
+    ) -> Option<Moment> {
+        #[cfg(feature = "redis")]
+        if let Some(grants) = &self.grants {
+            match grants.turn(now, ready) {
+                Turn::Now => return Some(now),
+                Turn::At(moment) => return Some(moment),
+                Turn::Asking => return None,
+                Turn::Local => {}
+            }
+        }
+        self.known.borrow().then(|| self.gcra().earliest(now))
     }
 
     /// Takes the right to start a job now; otherwise says when there may be one.
     pub(crate) fn take(&self, now: Moment) -> Result<(), Moment> {
-        self.gcra.lock().unwrap_or_else(PoisonError::into_inner).try_take(now)
+        #[cfg(feature = "redis")]
+        if let Some(grants) = &self.grants {
+            if let Some(taken) = grants.take(now) {
+                return taken;
+            }
+            if !*self.known.borrow() {
+                return Err(now);
+            }
+            self.gcra().try_take(now)?;
+            grants.spend();
+            return Ok(());
+        }
+        self.gcra().try_take(now)
+    }
+
+    fn gcra(&self) -> MutexGuard<'_, Gcra> {
+        self.gcra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This instance now consumes one of the queues.
@@ -80,7 +142,7 @@ impl Limiter {
                 Some(Ok(answer)) => {
                     let consumers = |queue| answer_consumers(&answer, queue);
                     let instances = self.queues.iter().map(consumers).max().unwrap_or(1).max(1);
-                    let mut gcra = self.gcra.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut gcra = self.gcra();
                     if gcra.share() != instances {
                         gcra.set_share(instances, clock.now());
                     }
@@ -102,6 +164,52 @@ impl Limiter {
                 clock.sleep(Duration::from_millis(250)).await;
             }
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Limiter {
+    /// From now on starts are granted.
+    fn use_grants(&self, now: Moment) {
+        if let Some(grants) = &self.grants {
+            grants.begin(now);
+            self.wake();
+        }
+    }
+
+    /// From now on the local share holds. It has saved up nothing: meanwhile others decided.
+    fn use_local_share(&self, now: Moment) {
+        if let Some(grants) = &self.grants {
+            self.gcra().drain(now);
+            grants.end();
+            self.wake();
+        }
+    }
+
+    /// What was started on the local share and is to be paid for.
+    fn spent(&self) -> u32 {
+        self.grants.as_ref().map_or(0, Grants::spent)
+    }
+
+    /// How many starts are wanted; waits until some are.
+    async fn wanted(&self) -> u32 {
+        match &self.grants {
+            Some(grants) => grants.wanted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The answer to what was wanted.
+    fn grant(&self, now: Moment, granted: u32, wait: Duration) {
+        if let Some(grants) = &self.grants {
+            grants.grant(now, granted, wait);
+            self.wake();
+        }
+    }
+
+    /// Makes the queue workers ask anew.
+    fn wake(&self) {
+        self.known.send_modify(|_| {});
     }
 }
 

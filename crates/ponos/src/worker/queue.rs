@@ -343,7 +343,7 @@ impl QueueWorker {
             let kind = self.kind(delivery);
             let mut permit = None;
             if matches!(kind, Kind::Run | Kind::Alone) {
-                match self.ask(&kind) {
+                match self.ask(&kind, self.buffer.len().min(concurrency - self.running)) {
                     Ok(granted) => permit = granted,
                     Err(reason) => {
                         blocked = reason;
@@ -373,12 +373,12 @@ impl QueueWorker {
         }
     }
 
-    /// Asks the rate limit, the process and the circuit for a start, in this order.
-    fn ask(&mut self, kind: &Kind) -> Result<Option<Permit>, Blocked> {
+    /// Asks the rate limit, the process and the circuit for a start, in this order; `ready` jobs could start now.
+    fn ask(&mut self, kind: &Kind, ready: usize) -> Result<Option<Permit>, Blocked> {
         if let Some(limiter) = &self.spec.limiter {
             let now = self.shared.local.clock.now();
-            match limiter.earliest(now) {
-                None => return Err(Blocked::No), // woken when the number of instances is known
+            match limiter.earliest(now, u32::try_from(ready).unwrap_or(u32::MAX)) {
+                None => return Err(Blocked::No), // woken when the limiter knows
                 Some(at) if at > now => {
                     if at.since(now) > TOKEN_WAIT {
                         self.rest_until = Some(at);

@@ -441,8 +441,8 @@ impl State {
         QueueStats {
             queue: name.clone(),
             ready: (queue.ready.len() + due) as u64,
-            delayed: (queue.delayed.len() - due) as u64,
-            unsettled: queue.held.len() as u64,
+            delayed: Some((queue.delayed.len() - due) as u64),
+            unsettled: Some(queue.held.len() as u64),
             consumers: u32::try_from(queue.subscriptions.len()).unwrap_or(u32::MAX),
             oldest: ready.map(since).min(),
         }

@@ -17,7 +17,8 @@ pub async fn never_more_than_the_prefetch_is_held(stand: Stand) {
     for _ in 0..4 {
         stand.done(&held.remove(0)).await;
         held.push(consumer.one().await);
-        assert_eq!(stand.stats(&jobs()).await.unsettled, 3);
+        let unsettled = stand.stats(&jobs()).await.unsettled;
+        assert!(unsettled.is_none_or(|unsettled| unsettled == 3), "{unsettled:?}");
     }
     consumer.is_quiet().await;
     stand.end(&held[0], Verdict::Release).await;
@@ -99,7 +100,7 @@ pub async fn a_poll_that_is_given_up_loses_nothing(stand: Stand) {
         out.extend(consumer.next(7).await);
     }
     assert_eq!(ids(&out), ids_of(&sent), "each once, in order");
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 200));
+    stand.has(&jobs(), (0, 0, 200)).await;
 }
 
 pub async fn only_what_was_picked_is_delivered(stand: Stand) {
@@ -122,7 +123,11 @@ pub async fn a_prefetch_of_nothing_delivers_no_more_than_one(stand: Stand) {
         Ok(subscription) => {
             let mut consumer = super::stand::Consumer(subscription);
             let _held = consumer.next(3).await;
-            assert_eq!(stand.stats(&jobs()).await.unsettled, 1, "on some protocols 0 means no limit at all");
+            let unsettled = stand.stats(&jobs()).await.unsettled;
+            assert!(
+                unsettled.is_none_or(|unsettled| unsettled == 1),
+                "on some protocols 0 means no limit at all: {unsettled:?}"
+            );
         }
     }
 }
@@ -147,7 +152,7 @@ pub async fn a_consumer_that_dies_loses_its_jobs_and_it_is_counted(stand: Stand)
     let progress = Box::new(held.envelope.progress.clone());
     stand.end(&held, Verdict::RetryAt(now(), progress)).await;
     assert_eq!(consumer.one().await.losses, 0, "a new attempt is judged by its own losses");
-    assert_eq!(stand.counts(&effects()).await, (0, 0, 0), "what was lost sent nothing");
+    stand.has(&effects(), (0, 0, 0)).await;
 }
 
 pub async fn a_closed_broker_has_handed_back_and_says_that_it_is_closed(stand: Stand) {
@@ -180,5 +185,6 @@ pub async fn a_closed_broker_has_handed_back_and_says_that_it_is_closed(stand: S
     let mut consumer = super::stand::Consumer(subscribed.unwrap_or_else(|error| panic!("{error}")));
     let back = consumer.take(4).await;
     assert_eq!(ids(&back), ids_of(&sent), "they are there for another handle, each at its place");
-    assert!(back.iter().all(|delivery| delivery.losses == 0), "an orderly close is no loss");
+    let lost = back.iter().any(|delivery| delivery.losses > 0);
+    assert!(!lost || !stand.is_exactly_once(), "an orderly close is no loss, where the broker can tell");
 }

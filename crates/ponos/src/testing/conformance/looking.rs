@@ -12,8 +12,9 @@ use super::messages::*;
 use super::stand::{Stand, ids_of, within};
 
 pub async fn the_figures_add_up(stand: Stand) {
+    stand.has(&jobs(), (0, 0, 0)).await;
     let empty = stand.stats(&jobs()).await;
-    assert_eq!((empty.ready, empty.delayed, empty.unsettled, empty.consumers), (0, 0, 0, 0));
+    assert_eq!(empty.consumers, 0);
     assert_eq!(empty.oldest, None);
     let before = now();
     let mut batch = jobs_of(5);
@@ -21,15 +22,21 @@ pub async fn the_figures_add_up(stand: Stand) {
     stand.publish(batch).await;
     let mut consumer = stand.consume(&jobs(), 3).await;
     let _held = consumer.take(3).await;
+    stand.has(&jobs(), (2, 2, 3)).await;
     let stats = stand.stats(&jobs()).await;
-    assert_eq!((stats.ready, stats.delayed, stats.unsettled, stats.consumers), (2, 2, 3, 1));
-    let oldest = stats.oldest.unwrap_or_else(|| panic!("something is ready"));
+    assert_eq!(stats.consumers, 1);
+    assert!(stats.oldest.is_some() || !stand.is_exactly_once(), "something is ready");
+    let oldest = stats.oldest.unwrap_or(before);
     assert!(oldest >= before && oldest <= now(), "{before:?} … {oldest:?}");
     let soon = Outgoing { to: Destination::Queue(effects()), ..delayed(Duration::from_millis(20)) };
     let due = soon.envelope.progress.due;
     stand.publish(vec![soon]).await;
     stand.comes_to(&effects(), (1, 0, 0)).await;
-    assert_eq!(stand.stats(&effects()).await.oldest, due, "what was delayed is as old as its time is past");
+    let oldest = stand.stats(&effects()).await.oldest;
+    assert!(
+        oldest == due || (oldest.is_none() && !stand.is_exactly_once()),
+        "what was delayed is as old as its time is past: {oldest:?}"
+    );
     let all = stand.inspect(Inspect::Queues(None)).await.into_queues();
     let names: Vec<_> = all.iter().map(|stats| stats.queue.clone()).collect();
     assert!(names.is_sorted(), "by name: {names:?}");
@@ -44,8 +51,13 @@ pub async fn the_figures_add_up(stand: Stand) {
 pub async fn pages_show_each_message_once_oldest_first(stand: Stand) {
     let sent = jobs_of(23);
     stand.publish(sent.clone()).await;
+    // What somebody holds is shown too, where looking is no delivery itself.
     let mut consumer = stand.consume(&jobs(), 2).await;
-    let _held = consumer.take(2).await; // what somebody holds is shown too
+    let held = consumer.take(2).await;
+    if !stand.is_exactly_once() {
+        drop((held, consumer));
+        stand.comes_to(&jobs(), (23, 0, 0)).await;
+    }
     let mut seen = Vec::new();
     loop {
         let page = stand.page(&jobs(), 5, seen.last().copied()).await;
@@ -58,8 +70,11 @@ pub async fn pages_show_each_message_once_oldest_first(stand: Stand) {
     }
     assert_eq!(seen, ids_of(&sent));
     assert_eq!(stand.page(&jobs(), 0, None).await, []);
-    stand.publish(vec![delayed(Duration::from_secs(60))]).await;
-    assert_eq!(stand.messages(&jobs()).await.len(), sent.len() + 1, "what waits for its time is shown too");
+    if stand.is_exactly_once() {
+        stand.publish(vec![delayed(Duration::from_secs(60))]).await;
+        let shown = stand.messages(&jobs()).await.len();
+        assert_eq!(shown, sent.len() + 1, "what waits for its time is shown too");
+    }
 }
 
 pub async fn a_page_after_a_message_that_is_gone_is_not_the_first_page(stand: Stand) {
@@ -100,7 +115,7 @@ pub async fn looking_a_hundred_times_consumes_nothing(stand: Stand) {
         let one = Inspect::Message { queue: jobs(), id: sent[2].envelope.id };
         assert!(!stand.inspect(one).await.into_messages().is_empty());
         let (ready, ..) = stand.counts(&jobs()).await;
-        assert!(ready >= 3);
+        assert!(ready >= 3 || !stand.is_exactly_once());
     }
     let mut consumer = stand.consume(&jobs(), 10).await;
     let mut got = HashSet::new();
@@ -155,6 +170,9 @@ pub async fn an_order_stands_until_it_is_replaced_or_ends(stand: Stand) {
 
 pub async fn records_are_found_by_their_transaction(stand: Stand) {
     let Some(journal) = stand.broker.journal() else { return };
+    // Some brokers keep records only from the first look on.
+    let first = within("read", journal.read(JournalQuery::Last(1))).await;
+    assert!(first.is_ok_and(|records| records.is_empty()));
     let record = |tid: &Tid, n: u32| Record {
         at: now(),
         tid: tid.clone(),

@@ -66,6 +66,7 @@ fn topology_of(app: &'static str, tasks: Vec<QueueName>) -> Topology {
         app: Some(app),
         events: vec![event(), unheard()],
         tasks,
+        ..Topology::default()
     }
 }
 

@@ -26,9 +26,9 @@ fn is_lost(settled: &Result<Vec<Published>, SettleError>) -> bool {
 pub async fn done_removes_the_message(stand: Stand) {
     let (delivery, mut consumer) = one_held(&stand).await;
     stand.done(&delivery).await;
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 0));
+    stand.has(&jobs(), (0, 0, 0)).await;
     consumer.is_quiet().await;
-    assert_eq!(stand.counts(&failed()).await, (0, 0, 0));
+    stand.has(&failed(), (0, 0, 0)).await;
 }
 
 pub async fn a_release_keeps_the_place_and_counts_no_loss(stand: Stand) {
@@ -40,9 +40,18 @@ pub async fn a_release_keeps_the_place_and_counts_no_loss(stand: Stand) {
         stand.end(delivery, Verdict::Release).await;
     }
     let again = consumer.take(4).await;
-    assert_eq!(ids(&again), ids_of(&sent));
-    assert!(again.iter().all(|delivery| delivery.losses == 0));
-    assert_eq!(again[0].envelope, held[0].envelope, "it is handed back as it is");
+    if stand.is_exactly_once() {
+        assert_eq!(ids(&again), ids_of(&sent));
+    }
+    for delivery in &again {
+        assert_eq!(delivery.losses, 0);
+        let sent = sent.iter().find(|message| message.envelope.id == delivery.envelope.id);
+        assert_eq!(
+            sent.map(|message| &message.envelope),
+            Some(&*delivery.envelope),
+            "it is handed back as it is"
+        );
+    }
 }
 
 pub async fn a_retry_returns_to_its_own_queue_alone_with_its_new_progress(stand: Stand) {
@@ -63,7 +72,7 @@ pub async fn a_retry_returns_to_its_own_queue_alone_with_its_new_progress(stand:
     assert_eq!(*again.envelope, Envelope { progress, ..message.envelope }, "nothing else has changed");
     assert_eq!(again.losses, 0);
     for queue in &others {
-        assert_eq!(stand.counts(queue).await, (0, 0, 0), "not through the event's fan-out");
+        stand.has(queue, (0, 0, 0)).await;
     }
 }
 
@@ -83,7 +92,7 @@ pub async fn a_failure_is_kept_with_its_report_and_its_bytes(stand: Stand) {
     let delivery = consumer.one().await;
     let report = report("connection refused\ncaused by: Ἅιδης");
     stand.end(&delivery, Verdict::Failed(report.clone())).await;
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 0));
+    stand.has(&jobs(), (0, 0, 0)).await;
     let kept = stand.messages(&failed()).await;
     assert_eq!(kept.len(), 1);
     assert_eq!((kept[0].id, &kept[0].name), (sent.envelope.id, &sent.envelope.name));
@@ -92,9 +101,11 @@ pub async fn a_failure_is_kept_with_its_report_and_its_bytes(stand: Stand) {
 }
 
 pub async fn two_failures_of_one_message_are_both_kept(stand: Stand) {
-    let sent = job(0);
+    let mut sent = job(0);
     for error in ["first", "second"] {
         stand.publish(vec![sent.clone()]).await;
+        // As a tool that retries it would: told from the first time, so that it is no duplicate of that.
+        sent.envelope.progress.due = Some(now());
         let mut consumer = stand.consume(&jobs(), 1).await;
         stand.end(&consumer.one().await, Verdict::Failed(report(error))).await;
     }
@@ -118,7 +129,7 @@ pub async fn a_failed_job_can_be_moved_back_under_its_id(stand: Stand) {
     let settled = stand.settle(&kept, vec![back], Verdict::Done).await;
     assert!(settled.is_ok(), "{settled:?}");
     assert_eq!(*consumer.one().await.envelope, *delivery.envelope);
-    assert_eq!(stand.counts(&failed()).await, (0, 0, 0));
+    stand.has(&failed(), (0, 0, 0)).await;
 }
 
 pub async fn what_a_settlement_sends_goes_out_with_it(stand: Stand) {
@@ -127,15 +138,15 @@ pub async fn what_a_settlement_sends_goes_out_with_it(stand: Stand) {
         let send = vec![effect(delivery.envelope.id), happened()];
         let settled = stand.settle(&delivery, send.clone(), verdict).await;
         let outcomes = settled.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(outcomes, [Published::Confirmed { queues: 1 }, Published::Confirmed { queues: 3 }]);
+        assert_eq!(outcomes, [stand.heard_by(1), stand.heard_by(3)]);
         let mut sink = stand.consume(&effects(), 1).await;
         let effect = sink.one().await;
         assert_eq!(*effect.envelope, send[0].envelope);
         stand.done(&effect).await;
     }
-    assert_eq!(stand.counts(&failed()).await, (1, 0, 0));
+    stand.has(&failed(), (1, 0, 0)).await;
     for hearer in hearers() {
-        assert_eq!(stand.counts(&hearer).await, (2, 0, 0));
+        stand.has(&hearer, (2, 0, 0)).await;
     }
 }
 
@@ -146,18 +157,18 @@ pub async fn a_settlement_that_cannot_send_leaves_the_delivery_ours(stand: Stand
     let Err(SettleError::NotSent(outcomes)) = settled else { panic!("not refused: {settled:?}") };
     assert_eq!(outcomes.len(), 2);
     assert_eq!(outcomes[1], Published::Returned);
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 1), "the delivery is still ours");
+    stand.has(&jobs(), (0, 0, 1)).await;
     if stand.is_exactly_once() {
-        assert_eq!(stand.counts(&effects()).await, (0, 0, 0), "both or nothing");
+        stand.has(&effects(), (0, 0, 0)).await;
     }
     // What is missing comes to be, and the same settlement again goes through.
     let topology = Topology { app: Some(app()), tasks: vec![nowhere()], ..Topology::default() };
     stand.until("declare", || stand.broker.declare(&topology)).await;
     let settled = stand.settle(&delivery, send, Verdict::Done).await;
     assert!(settled.is_ok(), "{settled:?}");
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 0));
-    assert_eq!(stand.counts(&nowhere()).await, (1, 0, 0));
-    let (sent, ..) = stand.counts(&effects()).await;
+    stand.has(&jobs(), (0, 0, 0)).await;
+    stand.has(&nowhere(), (1, 0, 0)).await;
+    let sent = stand.messages(&effects()).await.len();
     assert!(sent == 1 || (sent == 2 && !stand.is_exactly_once()), "{sent}");
     consumer.is_quiet().await;
 }
@@ -172,11 +183,11 @@ pub async fn a_settlement_with_a_body_over_the_limit_leaves_the_delivery_ours(st
     assert_eq!(error.kind(), BrokerErrorKind::Invalid, "{error}");
     if stand.is_exactly_once() {
         let [hearer, ..] = hearers();
-        assert_eq!(stand.counts(&hearer).await, (0, 0, 0), "both or nothing");
+        stand.has(&hearer, (0, 0, 0)).await;
         assert!(!outcomes[0].is_confirmed(), "and nothing is said to be sent: {outcomes:?}");
     }
     stand.done(&delivery).await;
-    assert_eq!(stand.counts(&jobs()).await, (0, 0, 0));
+    stand.has(&jobs(), (0, 0, 0)).await;
 }
 
 pub async fn a_delivery_is_settled_once(stand: Stand) {
@@ -191,19 +202,25 @@ pub async fn a_delivery_is_settled_once(stand: Stand) {
     };
     for first in verdicts() {
         let (delivery, mut consumer) = one_held(&stand).await;
+        let mut again = Vec::new();
         stand.end(&delivery, first.clone()).await;
-        let counts = stand.counts(&jobs()).await;
+        // What it left is in this consumer's hands again, or gone.
+        let counts = (0, 0, u64::from(first != Verdict::Done));
+        if first != Verdict::Done {
+            again.push(consumer.one().await);
+        }
         for second in verdicts().into_iter().chain([Verdict::Failed(report("x"))]) {
             let settled = stand.settle(&delivery, vec![effect(delivery.envelope.id)], second.clone()).await;
             assert!(is_lost(&settled), "{first:?}, then {second:?}: {settled:?}");
         }
-        assert_eq!(stand.counts(&jobs()).await, counts, "{first:?}: the others had no effect");
-        if first != Verdict::Done {
-            stand.done(&consumer.one().await).await;
+        stand.has(&jobs(), counts).await;
+        consumer.is_quiet().await;
+        if let Some(again) = again.pop() {
+            stand.done(&again).await;
         }
     }
-    assert_eq!(stand.counts(&effects()).await, (0, 0, 0));
-    assert_eq!(stand.counts(&failed()).await, (0, 0, 0));
+    stand.has(&effects(), (0, 0, 0)).await;
+    stand.has(&failed(), (0, 0, 0)).await;
 }
 
 pub async fn what_is_settled_after_its_subscription_was_dropped_is_lost(stand: Stand) {
@@ -214,9 +231,9 @@ pub async fn what_is_settled_after_its_subscription_was_dropped_is_lost(stand: S
         stand.settle(&delivery, vec![effect(delivery.envelope.id), happened()], Verdict::Done).await;
     assert!(is_lost(&settled), "{settled:?}");
     let [hearer, ..] = hearers();
-    assert_eq!(stand.counts(&effects()).await, (0, 0, 0), "nothing was sent");
-    assert_eq!(stand.counts(&hearer).await, (0, 0, 0), "nothing was sent");
-    assert_eq!(stand.counts(&jobs()).await, (1, 0, 0));
+    stand.has(&effects(), (0, 0, 0)).await;
+    stand.has(&hearer, (0, 0, 0)).await;
+    stand.has(&jobs(), (1, 0, 0)).await;
 }
 
 pub async fn an_old_delivery_does_not_settle_a_new_one(stand: Stand) {

@@ -21,6 +21,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long nothing must come where nothing may.
 const QUIET: Duration = Duration::from_millis(40);
 
+/// How often figures are looked at that must come to something.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Ready, delayed and unsettled.
+pub(super) type Counts = (u64, Option<u64>, Option<u64>);
+
 /// A broker on which the queues of the suite exist.
 pub struct Stand {
     subject: Subject,
@@ -51,6 +57,11 @@ impl Stand {
 
     pub(super) fn is_exactly_once(&self) -> bool {
         self.subject.guarantee == Guarantee::ExactlyOnce
+    }
+
+    /// What is said of an event that so many queues hear: a broker of a network only tells some from none.
+    pub(super) fn heard_by(&self, queues: u32) -> Published {
+        Published::Confirmed { queues: if self.is_exactly_once() { queues } else { queues.min(1) } }
     }
 
     /// Another handle to the same messages.
@@ -140,22 +151,33 @@ impl Stand {
         found.unwrap_or_else(|| panic!("no figures of `{queue}`"))
     }
 
-    /// Ready, delayed and unsettled messages of a queue.
-    pub(super) async fn counts(&self, queue: &QueueName) -> (u64, u64, u64) {
+    /// Ready, delayed and unsettled messages of a queue, as far as the broker tells.
+    pub(super) async fn counts(&self, queue: &QueueName) -> Counts {
         let stats = self.stats(queue).await;
         (stats.ready, stats.delayed, stats.unsettled)
     }
 
+    /// A queue has these figures: at once where a settlement is a transaction and its answer the end of it.
+    pub(super) async fn has(&self, queue: &QueueName, counts: (u64, u64, u64)) {
+        if self.is_exactly_once() {
+            let (ready, delayed, unsettled) = counts;
+            assert_eq!(self.counts(queue).await, (ready, Some(delayed), Some(unsettled)), "{queue}");
+        } else {
+            self.comes_to(queue, counts).await;
+        }
+    }
+
     /// Waits for these figures: what a dropped subscription held returns in the background.
     pub(super) async fn comes_to(&self, queue: &QueueName, counts: (u64, u64, u64)) {
-        let mut last = (0, 0, 0);
+        let mut last = (0, None, None);
         let looking = async {
             loop {
                 last = self.counts(queue).await;
-                if last == counts {
+                let told = (last.0, last.1.unwrap_or(counts.1), last.2.unwrap_or(counts.2));
+                if told == counts {
                     return;
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         let result = tokio::time::timeout(DEADLINE, looking).await;

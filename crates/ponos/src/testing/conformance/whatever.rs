@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ponos_core::broker::{
     Broker, Delivery, Inspect, Published, SettleError, Settlement, SubscribeOptions, Subscription, Verdict,
@@ -18,6 +18,9 @@ use super::stand::{Stand, ids_of};
 
 /// How long a worker waits for a delivery before it looks whether all is done.
 const IDLE: Duration = Duration::from_millis(10);
+
+/// Longer than any delay of these cases, and what a broker may be late by.
+const LATEST: Duration = Duration::from_secs(2);
 
 /// What became of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +58,15 @@ async fn settle(broker: &dyn Broker, delivery: &Delivery, settlement: &Settlemen
     }
 }
 
-/// Whether a queue has nothing left.
-async fn is_empty(broker: &dyn Broker, queue: &QueueName) -> bool {
+/// Whether a queue has nothing left. A broker that does not tell what is delayed or held is believed after a while in
+/// which nothing came.
+async fn is_empty(broker: &dyn Broker, queue: &QueueName, quiet_since: Instant) -> bool {
     let Ok(answer) = broker.inspect(Inspect::Queues(Some(queue.app()))).await else { return false };
     let stats = answer.into_queues().into_iter().find(|stats| stats.queue == *queue);
-    stats.is_some_and(|stats| stats.ready + stats.delayed + stats.unsettled == 0)
+    stats.is_some_and(|stats| {
+        let tells_all = stats.delayed.is_some() && stats.unsettled.is_some();
+        stats.messages() == 0 && (tells_all || quiet_since.elapsed() > LATEST)
+    })
 }
 
 /// Works a queue until it is empty: `came` is told of each delivery, `decide` says how to settle it, `told` is told
@@ -74,6 +81,7 @@ async fn work(
 ) {
     let mut held: VecDeque<Delivery> = VecDeque::new();
     let mut intake: Option<Box<dyn Subscription>> = None;
+    let mut quiet_since = Instant::now();
     loop {
         let Some(subscription) = &mut intake else {
             let options = SubscribeOptions::prefetch(u32::try_from(prefetch).unwrap_or(u32::MAX));
@@ -89,6 +97,9 @@ async fn work(
         let pause = if held.is_empty() { IDLE } else { Duration::ZERO };
         let polled = tokio::time::timeout(pause, polling).await;
         let nothing_came = out.is_empty();
+        if !nothing_came || !held.is_empty() {
+            quiet_since = Instant::now();
+        }
         out.iter().for_each(&mut came);
         held.extend(out);
         assert!(held.len() <= prefetch, "{} held, the prefetch is {prefetch}", held.len());
@@ -100,7 +111,7 @@ async fn work(
             }
             continue;
         }
-        if nothing_came && held.is_empty() && is_empty(broker, queue).await {
+        if nothing_came && held.is_empty() && is_empty(broker, queue, quiet_since).await {
             return;
         }
         for _ in 0..fastrand::usize(0..=held.len()) {

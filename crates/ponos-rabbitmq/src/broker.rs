@@ -1,0 +1,560 @@
+//! The handle: two links, what is open over them, and the broker trait over what the modules do.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ponos_core::body::MAX_BODY;
+use ponos_core::broker::{
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Inspection, Order,
+    Outgoing, Published, SettleError, Settlement, SubscribeOptions, Subscription, Topology,
+};
+use ponos_core::envelope::Envelope;
+use ponos_core::id::{MessageId, Timestamp};
+use ponos_core::journal::Journal;
+use ponos_core::name::{AppName, QueueName};
+use ponos_core::policy::DedupWindow;
+use ponos_core::wire;
+use tokio::runtime::Handle;
+
+use crate::declare::Declarer;
+use crate::journal::RabbitJournal;
+use crate::link::{self, Link};
+use crate::options::RabbitOptions;
+use crate::orders::Orders;
+use crate::publish::{Message, Outcome, Publisher};
+use crate::settle::{delay_until, header_bytes};
+use crate::subscription::{Excuse, Intake, identity};
+use crate::topology::{self, Plan, step_for};
+use crate::{convert, inspect, settle, subscription};
+
+/// How many hand-backs are remembered, so that they do not count as losses.
+const EXCUSES: usize = 65_536;
+
+/// For how long a queue that was there is believed to be there.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// The distributed broker: RabbitMQ over two connections that are kept up.
+///
+/// Clones share the connections. See the [crate](crate) for what it promises.
+///
+/// # Cancel safety
+///
+/// Every future may be dropped at any time. A publish or a settlement whose future is dropped happened or did not.
+#[derive(Debug, Clone)]
+pub struct RabbitBroker {
+    shared: Arc<Shared>,
+}
+
+/// Counters of this process, since it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// How often what exists had other arguments than it should, and was used as it is.
+    pub mismatches: u64,
+    /// How many deliveries were recognised as copies of what was settled before.
+    pub duplicates: u64,
+    /// How often the consuming connection was lost and restored, as far as it is remembered.
+    pub reconnects: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    mismatches: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn duplicates(&self) {
+        self.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a settlement's earlier try had confirmed, by message.
+type Sent = ((Destination, MessageId, Option<Timestamp>), Published);
+
+/// What clones and background tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) options: Arc<RabbitOptions>,
+    pub(crate) runtime: Handle,
+    pub(crate) consume: Arc<Link>,
+    pub(crate) publish: Arc<Link>,
+    pub(crate) counters: Counters,
+    pub(crate) orders: Orders,
+    journal: Arc<RabbitJournal>,
+    /// For who publishes outside of a settlement.
+    pub(crate) publisher: Publisher,
+    state: Mutex<State>,
+    next: AtomicU64,
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    intakes: HashMap<u64, Arc<Intake>>,
+    /// Everything that was declared through this handle, to be declared again.
+    known: Topology,
+    /// Queues that were there, and when they were seen.
+    seen: HashMap<QueueName, Instant>,
+    /// Levels of the delay ladder that were declared.
+    levels: HashSet<(AppName, Duration)>,
+    /// Hand-backs by this process, which quorum queues count like losses.
+    excuses: HashMap<Excuse, u32>,
+    excuses_order: VecDeque<Excuse>,
+    /// What a confirmed copy has replaced.
+    superseded: DedupWindow,
+    /// What settlements that are not carried through yet have sent, by subscription and tag.
+    sent: HashMap<(u64, u64), Vec<Sent>>,
+}
+
+impl RabbitBroker {
+    /// Connects, and keeps the connections up from then on.
+    ///
+    /// Must be called within a Tokio runtime, which then carries the connections and must live as long as they do.
+    ///
+    /// # Errors
+    ///
+    /// `Denied` for wrong credentials or a virtual host that is closed to the user, `NotFound` for one that does not
+    /// exist, both at once; `Unavailable` when no node answers within the time that the options give.
+    pub async fn connect(options: RabbitOptions) -> Result<Self, BrokerError> {
+        let options = Arc::new(options);
+        let consume = Arc::new(Link::open(Arc::clone(&options), "consuming").await?);
+        let publish = Arc::new(Link::open(Arc::clone(&options), "publishing").await?);
+        let runtime = Handle::current();
+        let journal = RabbitJournal::start(&consume, &publish, &runtime);
+        let shared = Shared {
+            name: options.shown(),
+            publisher: Publisher::new(Arc::clone(&publish), runtime.clone()),
+            runtime,
+            consume,
+            publish,
+            options,
+            counters: Counters::default(),
+            orders: Orders::default(),
+            journal,
+            state: Mutex::default(),
+            next: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Counters of this process.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            mismatches: counters.mismatches.load(Ordering::Relaxed),
+            duplicates: counters.duplicates.load(Ordering::Relaxed),
+            reconnects: self.shared.consume.outages_since(Timestamp::EPOCH).into(),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn new_publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.publish), self.runtime.clone())
+    }
+
+    pub(crate) fn declarer(&self) -> Declarer<'_> {
+        Declarer::new(&self.consume, &self.counters.mismatches)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn check_open(&self) -> Result<(), BrokerError> {
+        if self.is_closed() { Err(link::closed()) } else { Ok(()) }
+    }
+
+    // Subscriptions.
+
+    pub(crate) fn enter(&self, intake: Arc<Intake>) {
+        self.state().intakes.insert(intake.id, intake);
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        let mut state = self.state();
+        state.intakes.remove(&id);
+        state.sent.retain(|(subscription, _), _| *subscription != id);
+    }
+
+    pub(crate) fn intake(&self, id: u64) -> Option<Arc<Intake>> {
+        self.state().intakes.get(&id).cloned()
+    }
+
+    // What is remembered of messages.
+
+    /// These were handed back by this process; quorum queues count that.
+    pub(crate) fn excuse(&self, queue: &QueueName, ids: impl Iterator<Item = MessageId>) {
+        let mut state = self.state();
+        for id in ids {
+            let key = (queue.clone(), id);
+            *state.excuses.entry(key.clone()).or_default() += 1;
+            state.excuses_order.push_back(key);
+            if state.excuses_order.len() > EXCUSES
+                && let Some(oldest) = state.excuses_order.pop_front()
+            {
+                state.excuses.remove(&oldest);
+            }
+        }
+    }
+
+    pub(crate) fn excused(&self, queue: &QueueName, id: MessageId) -> u32 {
+        self.state().excuses.get(&(queue.clone(), id)).copied().unwrap_or(0)
+    }
+
+    /// A copy starts with a count of its own.
+    pub(crate) fn starts_anew(&self, queue: &QueueName, id: MessageId) {
+        self.state().excuses.remove(&(queue.clone(), id));
+    }
+
+    pub(crate) fn supersede(&self, queue: &QueueName, envelope: &Envelope) {
+        self.state().superseded.insert(identity(queue, envelope));
+    }
+
+    pub(crate) fn is_superseded(&self, queue: &QueueName, envelope: &Envelope) -> bool {
+        self.state().superseded.contains(&identity(queue, envelope))
+    }
+
+    pub(crate) fn sent_before(&self, subscription: u64, tag: u64) -> Vec<Sent> {
+        self.state().sent.get(&(subscription, tag)).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn remember_sent(&self, subscription: u64, tag: u64, sent: impl Iterator<Item = Sent>) {
+        self.state().sent.entry((subscription, tag)).or_default().extend(sent);
+    }
+
+    pub(crate) fn forget_sent(&self, subscription: u64, tag: u64) {
+        self.state().sent.remove(&(subscription, tag));
+    }
+
+    // Topology.
+
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        let plan = Plan::of(topology, self.options.queue_type);
+        let mut declarer = self.declarer();
+        declarer.carry_out(&plan).await?;
+        if let Some(app) = &topology.app
+            && let Err(error) = declarer.carry_out(&Plan::orders(app)).await
+        {
+            if error.is_temporary() {
+                return Err(error);
+            }
+            tracing::warn!(%app, %error, "standing orders (pause, resume) are not available");
+        }
+        let mut state = self.state();
+        let known = &mut state.known;
+        known.app = topology.app.clone().or_else(|| known.app.take());
+        merge(&mut known.events, &topology.events);
+        merge(&mut known.subscriptions, &topology.subscriptions);
+        merge(&mut known.tasks, &topology.tasks);
+        merge(&mut known.prototypes, &topology.prototypes);
+        let now = Instant::now();
+        let queues = topology.subscriptions.iter().map(|(queue, _)| queue).chain(&topology.tasks);
+        for queue in queues.cloned().chain(topology.app.as_ref().map(QueueName::failed)) {
+            state.seen.insert(queue, now);
+        }
+        Ok(())
+    }
+
+    /// Whether a queue is one that was declared through this handle.
+    pub(crate) fn declares(&self, queue: &QueueName) -> bool {
+        self.known_queues().contains(queue)
+    }
+
+    /// The queues that were declared through this handle.
+    pub(crate) fn known_queues(&self) -> Vec<QueueName> {
+        let state = self.state();
+        let mut queues: Vec<_> = state
+            .known
+            .subscriptions
+            .iter()
+            .map(|(queue, _)| queue)
+            .chain(&state.known.tasks)
+            .cloned()
+            .collect();
+        let apps: HashSet<_> = queues.iter().map(QueueName::app).chain(state.known.app.clone()).collect();
+        queues.extend(apps.iter().map(QueueName::failed));
+        queues.sort();
+        queues.dedup();
+        queues
+    }
+
+    /// Declares everything again that was declared through this handle.
+    pub(crate) async fn declare_known(&self) -> Result<(), BrokerError> {
+        let known = self.state().known.clone();
+        let apps: HashSet<AppName> = known
+            .subscriptions
+            .iter()
+            .map(|(queue, _)| queue.app())
+            .chain(known.tasks.iter().map(QueueName::app))
+            .chain(known.app.clone())
+            .collect();
+        self.declarer()
+            .carry_out(&Plan::of(
+                &Topology { events: known.events.clone(), ..Topology::default() },
+                self.options.queue_type,
+            ))
+            .await?;
+        for app in apps {
+            let own = |queue: &QueueName| queue.app() == app;
+            let topology = Topology {
+                subscriptions: known.subscriptions.iter().filter(|(queue, _)| own(queue)).cloned().collect(),
+                tasks: known.tasks.iter().filter(|queue| own(queue)).cloned().collect(),
+                prototypes: known.prototypes.clone(),
+                app: Some(app.clone()),
+                events: Vec::new(),
+            };
+            self.declarer().carry_out(&Plan::of(&topology, self.options.queue_type)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a queue is there. Asked before a message goes to an application's exchange, which would send what it
+    /// cannot route to the failed jobs instead of returning it.
+    async fn is_there(&self, queue: &QueueName) -> Result<bool, BrokerError> {
+        if self.state().seen.get(queue).is_some_and(|seen| seen.elapsed() < BELIEVED) {
+            return Ok(true);
+        }
+        let there = self.declarer().figures(queue.as_str()).await?.is_some();
+        let mut state = self.state();
+        if there {
+            state.seen.insert(queue.clone(), Instant::now());
+        } else {
+            state.seen.remove(queue);
+        }
+        Ok(there)
+    }
+
+    async fn ensure_level(&self, app: &AppName, step: Duration) -> Result<(), BrokerError> {
+        let key = (app.clone(), step);
+        if self.state().levels.contains(&key) {
+            return Ok(());
+        }
+        self.declarer().carry_out(&Plan::level(app, step)).await?;
+        self.state().levels.insert(key);
+        Ok(())
+    }
+
+    /// The levels that were needed so far, of one application or all.
+    pub(crate) fn known_levels(&self) -> Vec<(AppName, Duration)> {
+        self.state().levels.iter().cloned().collect()
+    }
+
+    // Publishing.
+
+    /// Publishes a batch through one of the publishers: one outcome per message, in order.
+    pub(crate) async fn send(&self, publisher: &Publisher, batch: Vec<Outgoing>) -> Vec<Published> {
+        let mut outcomes: Vec<Option<Published>> = vec![None; batch.len()];
+        // What is missing is made once, and the messages that missed it go out again.
+        for last in [false, true] {
+            let mut messages = Vec::new();
+            let mut places = Vec::new();
+            for (place, outgoing) in batch.iter().enumerate() {
+                if outcomes[place].is_some() {
+                    continue;
+                }
+                match self.prepare(outgoing).await {
+                    Ok(Some(message)) => {
+                        messages.push(message);
+                        places.push(place);
+                    }
+                    Ok(None) => outcomes[place] = Some(Published::Returned),
+                    Err(error) => outcomes[place] = Some(Published::Refused(error)),
+                }
+            }
+            if messages.is_empty() {
+                break;
+            }
+            let answers = publisher.publish(messages).await;
+            let mut missing = false;
+            for (place, answer) in places.into_iter().zip(answers) {
+                let outgoing = &batch[place];
+                let delayed = delay_until(outgoing.envelope.progress.due).is_some();
+                outcomes[place] = match answer {
+                    Outcome::Routed => Some(Published::Confirmed { queues: 1 }),
+                    Outcome::Unrouted if !delayed && matches!(outgoing.to, Destination::Event(_)) => {
+                        Some(Published::Confirmed { queues: 0 })
+                    }
+                    Outcome::Unrouted if last => Some(Published::Returned),
+                    Outcome::Unrouted => None,
+                    Outcome::Refused(error) if error.kind() == BrokerErrorKind::NotFound && !last => None,
+                    Outcome::Refused(error) => Some(Published::Refused(error)),
+                    Outcome::Unknown(error) => Some(Published::Unknown(error)),
+                };
+                missing |= outcomes[place].is_none();
+            }
+            if !missing {
+                break;
+            }
+            self.make_what_is_missing(&batch, &outcomes).await;
+        }
+        let none = || Published::Refused(crate::error::unavailable("not sent"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(none)).collect()
+    }
+
+    /// Declares again what messages without an outcome need. What fails here fails them when they are sent again.
+    async fn make_what_is_missing(&self, batch: &[Outgoing], outcomes: &[Option<Published>]) {
+        let mut events = Vec::new();
+        let mut ours = false;
+        {
+            let mut state = self.state();
+            for (outgoing, _) in batch.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none()) {
+                match &outgoing.to {
+                    Destination::Event(event) => events.push(event.clone()),
+                    Destination::Queue(queue) => {
+                        let app = queue.app();
+                        state.levels.retain(|(other, _)| *other != app);
+                        state.seen.remove(queue);
+                        ours = true;
+                    }
+                }
+            }
+        }
+        let mut declared = Ok(());
+        if !events.is_empty() {
+            tracing::warn!(?events, "the exchange is gone: declaring it again");
+            let plan = Plan::of(&Topology { events, ..Topology::default() }, self.options.queue_type);
+            declared = self.declarer().carry_out(&plan).await;
+        }
+        if ours && declared.is_ok() {
+            declared = self.declare_known().await;
+        }
+        if let Err(error) = declared {
+            tracing::warn!(%error, "what a message needs could not be declared again");
+        }
+    }
+
+    /// A message as AMQP takes it; `None` when its queue does not exist.
+    async fn prepare(&self, outgoing: &Outgoing) -> Result<Option<Message>, BrokerError> {
+        self.check_open()?;
+        let Outgoing { to, envelope } = outgoing;
+        let invalid = |problem: String| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
+        let name = &envelope.name;
+        if envelope.body.len() > MAX_BODY {
+            let size = envelope.body.len();
+            return invalid(format!(
+                "the body of `{name}` has {size} bytes, the limit is {MAX_BODY}: send a reference to the data instead"
+            ));
+        }
+        let parts = wire::parts(envelope);
+        let size = header_bytes(&parts);
+        if size > wire::MAX_HEADERS {
+            let limit = wire::MAX_HEADERS;
+            return invalid(format!("the headers of `{name}` have {size} bytes, the limit is {limit}"));
+        }
+        let mut properties = convert::to_amqp(&parts);
+        let delay = delay_until(envelope.progress.due);
+        let (exchange, routing_key) = match (to, delay) {
+            (Destination::Event(event), None) => (event.as_str().to_owned(), event.as_str().to_owned()),
+            (Destination::Event(event), Some(_)) => {
+                return invalid(format!("the event `{event}` cannot be delayed: it says what has happened"));
+            }
+            (Destination::Queue(queue), delay) => {
+                if !self.is_there(queue).await? {
+                    return Ok(None);
+                }
+                let app = queue.app();
+                let exchange = match delay {
+                    None => app.as_str().to_owned(),
+                    Some(delay) => {
+                        let step = step_for(delay);
+                        self.ensure_level(&app, step).await?;
+                        // Rounded up, never early; the level's own bound is a quarter above its step.
+                        let asked = delay.min(step).as_millis() + 1;
+                        properties = properties.with_expiration(asked.to_string().into());
+                        topology::level_name(&app, step)
+                    }
+                };
+                (exchange, queue.as_str().to_owned())
+            }
+        };
+        Ok(Some(Message { exchange, routing_key, properties, body: envelope.body.clone() }))
+    }
+
+    async fn close(self: &Arc<Self>) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let intakes: Vec<_> = self.state().intakes.drain().map(|(_, intake)| intake).collect();
+        for intake in &intakes {
+            if intake.end(self) {
+                intake.close_channel().await;
+            }
+        }
+        self.orders.stop();
+        self.journal.stop().await;
+        self.consume.close().await;
+        self.publish.close().await;
+    }
+}
+
+fn merge<T: Clone + PartialEq>(known: &mut Vec<T>, new: &[T]) {
+    for item in new {
+        if !known.contains(item) {
+            known.push(item.clone());
+        }
+    }
+}
+
+impl Broker for RabbitBroker {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(self.shared.declare(topology))
+    }
+
+    fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Published>> {
+        Box::pin(self.shared.send(&self.shared.publisher, batch))
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        queue: &'a QueueName,
+        options: SubscribeOptions,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, BrokerError>> {
+        Box::pin(subscription::subscribe(&self.shared, queue, options))
+    }
+
+    fn settle<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        settlement: Settlement,
+    ) -> BoxFuture<'a, Result<Vec<Published>, SettleError>> {
+        Box::pin(settle::settle(&self.shared, delivery, settlement))
+    }
+
+    fn inspect(&self, query: Inspect) -> BoxFuture<'_, Result<Inspection, BrokerError>> {
+        Box::pin(inspect::inspect(&self.shared, query))
+    }
+
+    fn steer(&self, order: Order) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(crate::orders::steer(&self.shared, order))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(async {
+            self.shared.close().await;
+            Ok(())
+        })
+    }
+
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        Some(Arc::clone(&self.shared.journal) as Arc<dyn Journal>)
+    }
+}

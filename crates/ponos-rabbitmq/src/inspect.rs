@@ -1,0 +1,65 @@
+//! Looking at queues. What AMQP itself does not tell (what is unsettled, which queues others have) the management plugin
+//! does, where there is one.
+
+use std::sync::Arc;
+
+use ponos_core::broker::{BrokerError, Inspect, Inspection, QueueStats};
+use ponos_core::name::{AppName, QueueName};
+
+use crate::broker::Shared;
+use crate::{orders, scan, topology};
+
+pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Inspection, BrokerError> {
+    if shared.is_closed() {
+        return Err(crate::link::closed());
+    }
+    Ok(match query {
+        Inspect::Queues(app) => Inspection::Queues(queues(shared, app.as_ref()).await?),
+        Inspect::Messages { queue, limit, after } => {
+            Inspection::Messages(scan::page(shared, &queue, limit, after).await?)
+        }
+        Inspect::Message { queue, id } => {
+            Inspection::Messages(scan::find(shared, &queue, id).await?.into_iter().collect())
+        }
+        Inspect::Orders(app) => Inspection::Orders(orders::standing(shared, &app).await?),
+        _ => {
+            return Err(BrokerError::new(
+                ponos_core::broker::BrokerErrorKind::Invalid,
+                "RabbitMQ does not know this question",
+            ));
+        }
+    })
+}
+
+/// The figures of queues, by name: of those that were declared here, and, where the management plugin is there, of all.
+async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
+    let mine = |queue: &QueueName| app.is_none_or(|app| queue.app() == *app);
+    let mut stats = Vec::new();
+    let mut names: Vec<QueueName> = shared.known_queues().into_iter().filter(mine).collect();
+    let levels = shared.known_levels();
+    names.extend(
+        levels.into_iter().filter_map(|(app, step)| parse(&topology::level_name(&app, step))).filter(mine),
+    );
+    let mut declarer = shared.declarer();
+    for queue in names {
+        // What is gone is not listed.
+        if let Some(figures) = declarer.figures(queue.as_str()).await? {
+            stats.push(QueueStats {
+                ready: figures.ready.into(),
+                delayed: None,
+                unsettled: None,
+                consumers: figures.consumers,
+                oldest: None,
+                queue,
+            });
+        }
+    }
+    stats.sort_by(|one, other| one.queue.cmp(&other.queue));
+    Ok(stats)
+}
+
+/// A queue's name, if it is one of an application's.
+pub(crate) fn parse(name: &str) -> Option<QueueName> {
+    ponos_core::name::check_queue(name).ok()?;
+    serde_json::from_value(name.into()).ok()
+}

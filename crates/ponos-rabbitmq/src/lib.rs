@@ -1,0 +1,43 @@
+//! The distributed broker of Ponos: RabbitMQ 3.10 to 4.x, no plugin needed.
+//!
+//! [`RabbitBroker`] implements [`Broker`](ponos_core::broker::Broker) over two connections: one that publishes and one
+//! that consumes, because during an alarm RabbitMQ stops reading the first while the acknowledgements on the second
+//! must go on. Each subscription has a channel of its own on either, so what fails one disturbs no other.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`options`] | the URL: several nodes, TLS, how to reach the management plugin |
+//! | [`topology`] | exchanges, queues and bindings as data: constants of the wire's version |
+//! | `link` | a connection that is kept up: node rotation, jittered backoff, alarms |
+//! | `declare` | makes a topology exist; what exists and differs is told from what cannot be used |
+//! | `publish` | pipelined confirms, `mandatory`, attribution of channel errors |
+//! | `subscription`, `acks` | consuming, and acknowledging in ranges on the channel that delivered |
+//! | `settle` | a verdict as copies that are confirmed before the original is acknowledged |
+//! | `scan` | looking into a queue, and picking from it, without consuming |
+//! | `stream`, `orders`, `journal` | standing orders and records, in bounded streams |
+//!
+//! # What is promised
+//!
+//! At least once. A message whose publish was confirmed is on the disks of a majority of its queue's nodes; it is
+//! delivered until it is acknowledged, and it is acknowledged only after everything that its settlement sends has been
+//! confirmed. A crash between the two leaves a duplicate under the same id.
+
+mod acks;
+mod broker;
+mod convert;
+mod declare;
+mod error;
+mod inspect;
+mod journal;
+mod link;
+pub mod options;
+mod orders;
+mod publish;
+mod scan;
+mod settle;
+mod stream;
+mod subscription;
+pub mod topology;
+
+pub use broker::{RabbitBroker, Stats};
+pub use options::{QueueType, RabbitOptions};

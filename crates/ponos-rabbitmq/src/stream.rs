@@ -1,0 +1,112 @@
+//! Reading a stream over AMQP: a consumer that starts at an offset, and a mark to know where the end is.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+use ponos_core::broker::{BrokerError, BrokerErrorKind};
+use ponos_core::id::Timestamp;
+use tokio::time::timeout;
+
+use crate::convert;
+use crate::error::{self, Class};
+use crate::link::{CALL_DEADLINE, Link};
+
+/// How much is on its way at once.
+const PREFETCH: u16 = 500;
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum From {
+    First,
+    /// The first chunk that may hold something of this time.
+    Time(Timestamp),
+    /// This message.
+    Offset(i64),
+}
+
+/// An open stream.
+pub(crate) struct Reader {
+    channel: Channel,
+    consumer: Consumer,
+    read: u64,
+    /// Where to go on.
+    after: From,
+}
+
+impl Reader {
+    pub(crate) async fn open(link: &Arc<Link>, stream: &str, from: From) -> Result<Self, BrokerError> {
+        let what = format!("reading the stream `{stream}`");
+        let (channel, _) = link.channel(CALL_DEADLINE).await?;
+        let mut arguments = FieldTable::default();
+        let offset = match from {
+            From::First => AMQPValue::LongString("first".into()),
+            From::Offset(offset) => AMQPValue::LongLongInt(offset),
+            From::Time(at) => AMQPValue::Timestamp(at.as_millis() / 1000),
+        };
+        arguments.insert("x-stream-offset".into(), offset);
+        let opening = async {
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+            channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
+        };
+        match timeout(CALL_DEADLINE, opening).await {
+            Ok(Ok(consumer)) => Ok(Self { channel, consumer, read: 0, after: from }),
+            Ok(Err(error)) => {
+                let error_class = error::class(&error);
+                let error = error::of_operation(&what, &error);
+                Err(match error_class {
+                    Class::Channel(lapin::protocol::AMQPSoftError::NOTFOUND) => {
+                        BrokerError::new(BrokerErrorKind::NotFound, error.to_string())
+                    }
+                    _ => error,
+                })
+            }
+            Err(_) => Err(error::unavailable(format!("{what}: no answer within {CALL_DEADLINE:?}"))),
+        }
+    }
+
+    /// The next message; `None` when none came in time.
+    ///
+    /// # Errors
+    ///
+    /// When the stream or the connection is gone.
+    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<Vec<u8>>, BrokerError> {
+        let coming = std::future::poll_fn(|cx| Pin::new(&mut self.consumer).poll_next(cx));
+        match timeout(within, coming).await {
+            Ok(Some(Ok(delivery))) => {
+                self.read += 1;
+                if let Some(offset) = convert::broker_int(&delivery.properties, "x-stream-offset") {
+                    self.after = From::Offset(offset + 1);
+                }
+                // An acknowledgement only asks for more.
+                if self.read.is_multiple_of(u64::from(PREFETCH) / 4) {
+                    let multiple = BasicAckOptions { multiple: true };
+                    let acked = self.channel.basic_ack(delivery.delivery_tag, multiple).await;
+                    acked.map_err(|error| error::of_operation("reading a stream", &error))?;
+                }
+                Ok(Some(delivery.data))
+            }
+            Ok(Some(Err(error))) => Err(error::of_operation("reading a stream", &error)),
+            Ok(None) => Err(error::unavailable("the stream is gone")),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Where a reader that follows this one would go on.
+    pub(crate) fn after(&self) -> From {
+        self.after
+    }
+
+    pub(crate) async fn close(self) {
+        let _ = timeout(CALL_DEADLINE, self.channel.close(200, "read".into())).await;
+    }
+}
+
+/// A text that is nobody else's, to find in a stream what was just written.
+pub(crate) fn mark() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
