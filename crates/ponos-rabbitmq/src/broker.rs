@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ponos_core::body::MAX_BODY;
@@ -139,7 +139,15 @@ impl RabbitBroker {
             next: AtomicU64::new(1),
             closed: AtomicBool::new(false),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        shared.runtime.spawn(keep_declared(Arc::downgrade(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Whether both connections are up at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.shared.consume.is_up() && self.shared.publish.is_up()
     }
 
     /// Counters of this process.
@@ -150,6 +158,27 @@ impl RabbitBroker {
             mismatches: counters.mismatches.load(Ordering::Relaxed),
             duplicates: counters.duplicates.load(Ordering::Relaxed),
             reconnects: self.shared.consume.outages_since(Timestamp::EPOCH).into(),
+        }
+    }
+}
+
+/// Declares everything again when the connection was restored (the broker may be another one), and now and then.
+async fn keep_declared(shared: Weak<Shared>) {
+    let mut generation = 1;
+    loop {
+        let (link, interval) = match shared.upgrade() {
+            Some(shared) => (Arc::clone(&shared.consume), shared.options.check_every),
+            None => return,
+        };
+        let jittered = interval.mul_f64(1.0 + fastrand::f64() / 4.0);
+        match tokio::time::timeout(jittered, link.until_another(generation)).await {
+            Ok(Some(other)) => generation = other,
+            Ok(None) => return,
+            Err(_) => {}
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        if let Err(error) = shared.declare_known().await {
+            tracing::warn!(%error, "what this service needs could not be declared again");
         }
     }
 }

@@ -21,9 +21,8 @@ use tokio::time::{Instant, timeout};
 use crate::error;
 use crate::options::RabbitOptions;
 
-/// The pauses between two tries to connect.
+/// The first pause between two tries to connect; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a channel may take to open, and an answer to come.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -147,7 +146,7 @@ impl Link {
             }
             tracing::warn!(role, %error, ?pause, "not connected yet; trying again");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(shared.options.longest_pause());
         };
         let live = Live { connection: Arc::new(first), generation: 1 };
         shared.state.send_replace(State::Up(live.clone()));
@@ -178,6 +177,10 @@ impl Link {
             Ok(result) => result,
             Err(_) => Err(self.why_down()),
         }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(live) if live.connection.status().connected())
     }
 
     /// A new channel on the connection.
@@ -218,6 +221,18 @@ impl Link {
                 "RabbitMQ takes no messages ({reason}): free memory or disk space on its nodes; publishing goes on by itself then"
             ),
         ))
+    }
+
+    /// The number of the connection; it changes when there is another one.
+    pub(crate) async fn until_another(&self, than: u64) -> Option<u64> {
+        let mut state = self.state.clone();
+        let other = |state: &State| match state {
+            State::Up(live) if live.generation != than => Some(Some(live.generation)),
+            State::Closed => Some(None),
+            _ => None,
+        };
+        let state = state.wait_for(|state| other(state).is_some()).await.ok()?;
+        other(&state).flatten()
     }
 
     /// How often the connection was lost and restored since a moment.
@@ -265,11 +280,11 @@ impl Shared {
             lapin::runtime::default_runtime().map_err(|e| error::of_connecting(options, &shown, &e))?;
         let uri = options.uri(node);
         let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-        match timeout(options.connect_timeout, connecting).await {
+        let limit = options.connect_timeout();
+        match timeout(limit, connecting).await {
             Ok(connected) => connected.map_err(|error| error::of_connecting(options, &shown, &error)),
             Err(_) => Err(error::unavailable(format!(
-                "RabbitMQ at {shown} did not answer within {:?}: is something else listening there, or is it starting?",
-                options.connect_timeout
+                "RabbitMQ at {shown} did not answer within {limit:?}: is something else listening there, or is it starting?"
             ))),
         }
     }
@@ -306,7 +321,7 @@ async fn keep(shared: Arc<Shared>, first: Live, mut node: usize) {
             }
             // Full jitter, so that a fleet does not return as one.
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(shared.options.longest_pause());
         };
         shared.restored();
         live = Live { connection: Arc::new(connection), generation };

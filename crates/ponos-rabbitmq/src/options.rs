@@ -60,8 +60,8 @@ pub struct RabbitOptions {
     #[cfg_attr(not(feature = "management"), allow(dead_code, reason = "read by the management feature"))]
     pub(crate) management: Option<String>,
     pub(crate) connection_name: String,
-    pub(crate) connect_timeout: Duration,
     pub(crate) start_within: Duration,
+    pub(crate) check_every: Duration,
 }
 
 /// A text that is not shown.
@@ -137,8 +137,8 @@ impl RabbitOptions {
             client_certificate: None,
             management: None,
             connection_name: "ponos".to_owned(),
-            connect_timeout: Duration::from_secs(10),
             start_within: Duration::from_secs(30),
+            check_every: Duration::from_secs(60),
         };
         options.read_query(query)?;
         Ok(options)
@@ -201,6 +201,24 @@ impl RabbitOptions {
     pub fn start_within(mut self, limit: Duration) -> Self {
         self.start_within = limit;
         self
+    }
+
+    /// How often everything that was declared is declared again, so that what somebody removed by hand, a binding above all,
+    /// is not missed for long; 60 s by default. RabbitMQ tells nobody that an exchange or a binding is gone.
+    #[must_use]
+    pub fn check_every(mut self, interval: Duration) -> Self {
+        self.check_every = interval;
+        self
+    }
+
+    /// How long one try to connect may take: 10 s, and less with shorter heartbeats.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        (self.heartbeat * 2).clamp(Duration::from_secs(2), Duration::from_secs(10))
+    }
+
+    /// The longest pause between two tries to connect.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        self.heartbeat.min(Duration::from_secs(10))
     }
 
     /// What the management pages show beside the connection.

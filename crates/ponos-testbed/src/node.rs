@@ -302,7 +302,21 @@ impl Node {
         }
     }
 
-    /// Ends the Erlang VM by SIGKILL and waits until it is gone. Does nothing when it is down.
+    /// Writes to the disk what was declared: virtual hosts, users, queues, bindings.
+    ///
+    /// The node's database (Mnesia) keeps its log in memory for up to about two seconds. What was declared in them is
+    /// gone after [`kill`](Self::kill), also a durable queue, and with it the messages that were confirmed.
+    ///
+    /// # Panics
+    ///
+    /// When the node does not obey.
+    pub fn sync_declarations(&self) {
+        let answer = self.ctl(&["eval", "mnesia:sync_log()."]);
+        assert_eq!(answer.as_deref().map(str::trim), Ok("ok"), "the node's database is on the disk");
+    }
+
+    /// Ends the Erlang VM by SIGKILL and waits until it is gone. Does nothing when it is down. What was declared just
+    /// before may be lost: [`sync_declarations`](Self::sync_declarations).
     pub fn kill(&self) {
         self.supervisor.kill();
         self.pid.store(0, Ordering::SeqCst);

@@ -11,7 +11,8 @@ use ponos_testbed::{Node, NodeOptions};
 #[expect(clippy::print_stderr, reason = "the times are worth knowing")]
 fn a_node_does_what_it_is_told() {
     let started = Instant::now();
-    let node = Node::start(NodeOptions::new().tls(true).config("consumer_timeout", 10_000));
+    let options = NodeOptions::new().tls(true).config("consumer_timeout", 10_000);
+    let node = Node::start(options.advanced("[{rabbit, [{channel_tick_interval, 1000}]}]."));
     eprintln!("started in {:.1?}", started.elapsed());
 
     virtual_hosts_are_fresh(&node);
@@ -30,6 +31,7 @@ fn a_node_does_what_it_is_told() {
     assert_ne!(state(pid), 'T');
     assert_eq!(node.http("GET", &queue, None).0, 200);
 
+    node.sync_declarations();
     // Also when it is frozen.
     node.freeze();
     node.kill();
@@ -70,6 +72,8 @@ fn users_are_limited(node: &Node) {
 fn settings_arrive(node: &Node) {
     let answer = node.ctl(&["eval", "application:get_env(rabbit, consumer_timeout)."]);
     assert_eq!(answer.as_deref().map(str::trim), Ok("{ok,10000}"));
+    let answer = node.ctl(&["eval", "application:get_env(rabbit, channel_tick_interval)."]);
+    assert_eq!(answer.as_deref().map(str::trim), Ok("{ok,1000}"));
 }
 
 fn tls_is_trusted(node: &Node) {

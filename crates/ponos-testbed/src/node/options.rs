@@ -82,7 +82,8 @@ impl NodeOptions {
         self
     }
 
-    /// The contents of `advanced.config`: Erlang terms.
+    /// The contents of `advanced.config`: Erlang terms. For example `[{rabbit, [{channel_tick_interval, 1000}]}].`,
+    /// without which `consumer_timeout` is looked at once a minute.
     #[must_use]
     pub fn advanced(mut self, terms: &str) -> Self {
         self.advanced = Some(terms.to_owned());

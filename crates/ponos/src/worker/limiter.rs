@@ -41,7 +41,8 @@ pub(crate) struct Limiter {
     gcra: Mutex<Gcra>,
     /// The queues that use it.
     queues: Vec<QueueName>,
-    /// Whether the number of instances is known; until then nothing starts.
+    /// Whether the number of instances is known; until then nothing starts on the local share. Sent anew, unchanged, for
+    /// news of grants.
     known: watch::Sender<bool>,
     /// Whether this instance consumes one of the queues, and so is counted by the others.
     counted: watch::Sender<bool>,

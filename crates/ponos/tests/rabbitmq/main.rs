@@ -1,4 +1,13 @@
 //! Ponos on real RabbitMQ nodes, which `ponos-testbed` starts and ends.
+#![allow(missing_docs, missing_debug_implementations, reason = "a test's derives have no readers")]
+#![allow(unreachable_pub, reason = "modules of a test binary")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "conformance.rs"]
 mod conformance;
+#[path = "errors.rs"]
+mod errors;
+#[path = "relay.rs"]
+mod relay;
+#[path = "support.rs"]
+mod support;

@@ -14,7 +14,7 @@ local kept = redis.call('GET', KEYS[1])
 if kept then
   local due, part = string.match(kept, '^(%d+) (%d+)$')
   if not due then
-    return redis.error_reply('the key ' .. KEYS[1] .. ' holds something else: delete it')
+    return redis.error_reply('ERR the key ' .. KEYS[1] .. ' holds something else: delete it')
   end
   lead = math.max((due - now) * count + math.min(part, count - 1), 0)
 end

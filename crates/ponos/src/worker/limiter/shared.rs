@@ -42,11 +42,12 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Redis is no condition for work. If it cannot be reached, does not answer within 100 ms or answers with an error, the
 /// local share holds: the limit divided by the number of instances, as without Redis. A warning says so, at most once a
-/// minute, and `Running::shared_limits` at any time. Every second Redis is tried again. Each change may let one burst
-/// more through; an instance that alone has lost Redis adds its share to what the others are granted.
+/// minute, and `Running::shared_limits` at any time. Every second Redis is tried again. A change is worth no burst,
+/// unless Redis has come back without its keys; but an instance that alone has lost Redis adds its share to what the
+/// others are granted.
 ///
 /// It takes Redis 5 or later, or Valkey: one server or a primary with replicas, no cluster, no TLS. Its user needs no
-/// more than `~ponos:rate:* +eval +time +get +set +ping +select` with `+client|setinfo` as a courtesy.
+/// more than `~ponos:rate:* +eval +time +get +set`, and `+select` where the URL names a database.
 ///
 /// `ponos::testing` keeps limits without Redis, on its own clock.
 ///
@@ -128,7 +129,9 @@ fn open(url: &str) -> Result<redis::Client, String> {
     let info = url.into_connection_info().map_err(|_| unreadable())?;
     // A command is one small packet that waits for its answer: nothing is gained by gathering them.
     let tcp = info.tcp_settings().clone().set_nodelay(true);
-    redis::Client::open(info.set_tcp_settings(tcp)).map_err(|_| unreadable())
+    // Its name needs a permission that limits do not.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    redis::Client::open(info.set_tcp_settings(tcp).set_redis_settings(settings)).map_err(|_| unreadable())
 }
 
 /// What decides the shared rate limits of a service at the moment.
@@ -235,10 +238,7 @@ impl Link {
         for number in 0.. {
             let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
             match self.clock.timeout(CONNECT, connecting).await {
-                Some(Ok(connection)) => {
-                    self.connection.send_replace(Some(Opened { connection: connection.clone(), number }));
-                    self.stay_open(connection, number).await;
-                }
+                Some(Ok(connection)) => self.hold(Opened { connection, number }).await,
                 Some(Err(error)) => self.warn(&error.to_string()),
                 None => self.warn(&format!("no connection within {CONNECT:?}")),
             }
@@ -246,17 +246,25 @@ impl Link {
         }
     }
 
-    /// Uses the connection now and then until it is lost.
-    async fn stay_open(&self, mut connection: MultiplexedConnection, number: u64) {
+    /// Offers the connection once it has answered, and uses it now and then until it is lost.
+    async fn hold(&self, opened: Opened) {
+        let number = opened.number;
+        let mut connection = opened.connection.clone();
+        let mut offer = Some(opened);
         loop {
+            let ping = redis::cmd("PING");
+            // Not everyone may ping, but a refusal is an answer too.
+            if let Err(Failure::Lost(problem)) =
+                self.answer::<redis::Value>(ping.query_async(&mut connection)).await
+            {
+                return self.lose(number, &problem);
+            }
+            if offer.is_some() {
+                self.connection.send_replace(offer.take());
+            }
             tokio::select! {
                 () = self.lost(number) => return,
                 () = self.clock.sleep(IDLE) => {}
-            }
-            let ping = redis::cmd("PING");
-            let answer = self.answer::<redis::Value>(ping.query_async(&mut connection)).await;
-            if let Err(Failure::Lost(problem)) = answer {
-                self.lose(number, &problem);
             }
         }
     }
