@@ -17,6 +17,7 @@ use ponos_core::name::{AppName, QueueName};
 use ponos_core::policy::DedupWindow;
 use ponos_core::wire;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::declare::Declarer;
 use crate::journal::RabbitJournal;
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) orders: Orders,
     journal: Arc<RabbitJournal>,
+    /// The right to hold a suspect: one at a time.
+    pub(crate) alone: Arc<Semaphore>,
     /// For who publishes outside of a settlement.
     pub(crate) publisher: Publisher,
     state: Mutex<State>,
@@ -134,6 +137,7 @@ impl RabbitBroker {
             options,
             counters: Counters::default(),
             orders: Orders::default(),
+            alone: Arc::new(Semaphore::new(1)),
             journal,
             state: Mutex::default(),
             next: AtomicU64::new(1),
@@ -279,10 +283,8 @@ impl Shared {
         if let Some(app) = &topology.app
             && let Err(error) = declarer.carry_out(&Plan::orders(app)).await
         {
-            if error.is_temporary() {
-                return Err(error);
-            }
-            tracing::warn!(%app, %error, "standing orders (pause, resume) are not available");
+            // The stream may need a while after a restart; it is declared again with everything else.
+            tracing::warn!(%app, %error, "standing orders (pause, resume) are not available yet");
         }
         let mut state = self.state();
         let known = &mut state.known;
@@ -348,6 +350,7 @@ impl Shared {
                 events: Vec::new(),
             };
             self.declarer().carry_out(&Plan::of(&topology, self.options.queue_type)).await?;
+            self.declarer().carry_out(&Plan::orders(&app)).await?;
         }
         Ok(())
     }
@@ -386,7 +389,11 @@ impl Shared {
     // Publishing.
 
     /// Publishes a batch through one of the publishers: one outcome per message, in order.
-    pub(crate) async fn send(&self, publisher: &Publisher, batch: Vec<Outgoing>) -> Vec<Published> {
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        publisher: &Publisher,
+        batch: Vec<Outgoing>,
+    ) -> Vec<Published> {
         let mut outcomes: Vec<Option<Published>> = vec![None; batch.len()];
         // What is missing is made once, and the messages that missed it go out again.
         for last in [false, true] {
@@ -468,7 +475,7 @@ impl Shared {
     }
 
     /// A message as AMQP takes it; `None` when its queue does not exist.
-    async fn prepare(&self, outgoing: &Outgoing) -> Result<Option<Message>, BrokerError> {
+    async fn prepare(self: &Arc<Self>, outgoing: &Outgoing) -> Result<Option<Message>, BrokerError> {
         self.check_open()?;
         let Outgoing { to, envelope } = outgoing;
         let invalid = |problem: String| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
@@ -508,10 +515,18 @@ impl Shared {
                         topology::level_name(&app, step)
                     }
                 };
-                (exchange, queue.as_str().to_owned())
+                let suspect = envelope.progress.suspect.is_some() && envelope.report.is_none();
+                let routing_key = if suspect {
+                    self.ensure_suspects(queue).await?;
+                    topology::suspects_name(queue)
+                } else {
+                    queue.as_str().to_owned()
+                };
+                (exchange, routing_key)
             }
         };
-        Ok(Some(Message { exchange, routing_key, properties, body: envelope.body.clone() }))
+        let body = envelope.body.clone();
+        Ok(Some(Message { exchange, routing_key, properties, body, mandatory: true }))
     }
 
     async fn close(self: &Arc<Self>) {

@@ -11,7 +11,6 @@ use lapin::protocol::AMQPSoftError;
 use lapin::types::FieldTable;
 use lapin::{Channel, ExchangeKind};
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
-use tokio::time::timeout;
 
 use crate::convert;
 use crate::error::{self, Class};
@@ -28,7 +27,8 @@ pub(crate) struct Figures {
 /// Declares over a channel that it opens anew whenever RabbitMQ closes it.
 pub(crate) struct Declarer<'a> {
     link: &'a Link,
-    channel: Option<Channel>,
+    /// With the number of its connection.
+    channel: Option<(Channel, u64)>,
     mismatches: &'a AtomicU64,
 }
 
@@ -75,24 +75,23 @@ impl<'a> Declarer<'a> {
     where
         F: Future<Output = lapin::Result<T>>,
     {
-        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
-            None => self.link.channel(CALL_DEADLINE).await.map_err(Failed::Broker)?.0,
-        };
-        match timeout(CALL_DEADLINE, operation(channel.clone())).await {
-            Ok(Ok(value)) => {
-                self.channel = Some(channel);
+        let (channel, generation) =
+            match self.channel.take().filter(|(channel, _)| channel.status().connected()) {
+                Some(open) => open,
+                None => self.link.channel(CALL_DEADLINE).await.map_err(Failed::Broker)?,
+            };
+        let answer = self.link.answer(what, generation, CALL_DEADLINE, operation(channel.clone())).await;
+        match answer.map_err(Failed::Broker)? {
+            Ok(value) => {
+                self.channel = Some((channel, generation));
                 Ok(value)
             }
-            Ok(Err(error)) => match error::class(&error) {
+            Err(error) => match error::class(&error) {
                 Class::Channel(soft) => Err(Failed::Channel(soft, error)),
                 Class::NoChannel | Class::Connection => {
                     Err(Failed::Broker(error::of_operation(what, &error)))
                 }
             },
-            Err(_) => {
-                Err(Failed::Broker(error::unavailable(format!("{what}: no answer within {CALL_DEADLINE:?}"))))
-            }
         }
     }
 
@@ -194,11 +193,7 @@ impl<'a> Declarer<'a> {
             Ok(figures) => Ok(Some(figures)),
             Err(Failed::Channel(AMQPSoftError::NOTFOUND, error)) => {
                 let said = error::text(&error);
-                // A classic queue whose node is away is not there to be used and not gone.
-                if said.contains("down") || said.contains("inaccessible") {
-                    return Err(error::unavailable(said));
-                }
-                Ok(None)
+                if error::is_away(&said) { Err(error::unavailable(said)) } else { Ok(None) }
             }
             Err(failed) => Err(failed.into_error(&format!("the queue `{queue}`"))),
         }

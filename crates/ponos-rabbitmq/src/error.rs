@@ -44,6 +44,11 @@ pub(crate) fn unavailable(problem: impl Into<String>) -> BrokerError {
     BrokerError::new(BrokerErrorKind::Unavailable, problem)
 }
 
+/// Whether a queue that is "not found" exists, on a node that is away or has just come back.
+pub(crate) fn is_away(said: &str) -> bool {
+    said.contains("is down or inaccessible")
+}
+
 /// An error of one operation.
 pub(crate) fn of_operation(what: &str, error: &lapin::Error) -> BrokerError {
     let said = text(error);
@@ -54,6 +59,7 @@ pub(crate) fn of_operation(what: &str, error: &lapin::Error) -> BrokerError {
                 "{what} is not allowed ({said}): give this user the permission that RabbitMQ names; `ponos topology permissions` prints what an application needs"
             ),
         ),
+        Class::Channel(AMQPSoftError::NOTFOUND) if is_away(&said) => unavailable(format!("{what}: {said}")),
         Class::Channel(AMQPSoftError::NOTFOUND) => {
             BrokerError::new(BrokerErrorKind::NotFound, format!("{what}: {said}"))
         }

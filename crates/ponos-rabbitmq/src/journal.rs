@@ -92,9 +92,9 @@ impl RabbitJournal {
         self.flush().await;
         let end = mark();
         let message = message(&Batch { mark: Some(end.clone()), records: Vec::new() });
-        match self.publisher.publish(vec![message]).await.pop() {
-            Some(Outcome::Refused(error) | Outcome::Unknown(error)) => return Err(error),
-            _ => {}
+        let marked = self.publisher.publish(vec![message]).await.pop();
+        if let Some(Outcome::Refused(error) | Outcome::Unknown(error)) = marked {
+            return Err(error);
         }
         let from = match &query {
             JournalQuery::Tid(tid) => began(tid).map_or(From::First, From::Time),
@@ -148,6 +148,7 @@ fn message(batch: &Batch) -> Message {
         routing_key: String::new(),
         properties: BasicProperties::default().with_content_type("application/json".into()),
         body: serde_json::to_vec(batch).unwrap_or_default().into(),
+        mandatory: false,
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `publish` | pipelined confirms, `mandatory`, attribution of channel errors |
 //! | `subscription`, `acks` | consuming, and acknowledging in ranges on the channel that delivered |
 //! | `settle` | a verdict as copies that are confirmed before the original is acknowledged |
+//! | `suspects` | jobs that may kill their process, one by one |
 //! | `scan` | looking into a queue, and picking from it, without consuming |
 //! | `stream`, `orders`, `journal` | standing orders and records, in bounded streams |
 //!
@@ -37,6 +38,7 @@ mod scan;
 mod settle;
 mod stream;
 mod subscription;
+mod suspects;
 pub mod topology;
 
 pub use broker::{RabbitBroker, Stats};

@@ -183,13 +183,38 @@ impl Link {
         matches!(&*self.state.borrow(), State::Up(live) if live.connection.status().connected())
     }
 
-    /// A new channel on the connection.
+    /// A new channel on the connection, and the number of that.
     pub(crate) async fn channel(&self, within: Duration) -> Result<(Channel, u64), BrokerError> {
         let live = self.live(within).await?;
-        match timeout(CALL_DEADLINE, live.connection.create_channel()).await {
-            Ok(Ok(channel)) => Ok((channel, live.generation)),
-            Ok(Err(error)) => Err(error::of_operation("opening a channel", &error)),
-            Err(_) => Err(error::unavailable(format!("RabbitMQ opened no channel within {CALL_DEADLINE:?}"))),
+        let opening = live.connection.create_channel();
+        match self.answer("opening a channel", live.generation, CALL_DEADLINE, opening).await? {
+            Ok(channel) => Ok((channel, live.generation)),
+            Err(error) => Err(error::of_operation("opening a channel", &error)),
+        }
+    }
+
+    /// Waits for an answer over one connection, and not longer than that lives: the client library may keep who asks while
+    /// a connection breaks waiting for ever.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the connection is gone or the deadline has passed.
+    pub(crate) async fn answer<F: Future>(
+        &self,
+        what: &str,
+        generation: u64,
+        within: Duration,
+        call: F,
+    ) -> Result<F::Output, BrokerError> {
+        let mut state = self.state.clone();
+        let gone = state.wait_for(|state| !matches!(state, State::Up(live) if live.generation == generation));
+        tokio::select! {
+            biased;
+            answer = call => Ok(answer),
+            _ = gone => Err(error::unavailable(format!("{what}: the connection was lost"))),
+            () = tokio::time::sleep(within) => {
+                Err(error::unavailable(format!("{what}: RabbitMQ did not answer within {within:?}")))
+            }
         }
     }
 
@@ -315,7 +340,12 @@ async fn keep(shared: Arc<Shared>, first: Live, mut node: usize) {
             match shared.connect(node).await {
                 Ok(connection) => break connection,
                 Err(error) => {
-                    tracing::warn!(role = shared.role, %error, ?pause, "not connected; trying again");
+                    // Said once for each outage, and then to who wants to know.
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(role = shared.role, %error, "not connected; trying again until it succeeds");
+                    } else {
+                        tracing::debug!(role = shared.role, %error, ?pause, "not connected");
+                    }
                     shared.state.send_replace(State::Down { reason: error.to_string().into() });
                 }
             }

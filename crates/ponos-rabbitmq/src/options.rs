@@ -218,7 +218,7 @@ impl RabbitOptions {
 
     /// The longest pause between two tries to connect.
     pub(crate) fn longest_pause(&self) -> Duration {
-        self.heartbeat.min(Duration::from_secs(10))
+        self.heartbeat.min(Duration::from_secs(5))
     }
 
     /// What the management pages show beside the connection.

@@ -1,7 +1,7 @@
 //! Standing orders: a small stream per application. Who starts reads it whole before it consumes, and follows it from
 //! then on; who gives an order waits until it has read it back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,8 +24,9 @@ use crate::topology::{Plan, orders_name};
 /// How long it may take until what was written is read.
 const SYNC: Duration = Duration::from_secs(10);
 
-/// How long a follower waits before it reads anew.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long a follower waits before it reads anew; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the stream holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ struct Entry {
     /// An order; nothing where somebody only wants to know the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     order: Option<Order>,
+    /// A queue beside which there is one of suspects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspects: Option<QueueName>,
 }
 
 /// The applications whose orders are followed.
@@ -61,6 +65,8 @@ impl Drop for Follower {
 #[derive(Debug, Default)]
 struct State {
     orders: BTreeMap<QueueName, Order>,
+    /// Queues beside which there is one of suspects.
+    suspects: BTreeSet<QueueName>,
     /// The marks that were read, from this process or others, bounded.
     marks: HashSet<String>,
     /// Whether this application's stream cannot be had, and why.
@@ -89,6 +95,7 @@ impl Orders {
 /// Reads the stream from its beginning and follows it, again whenever the connection is lost.
 async fn follow(link: Arc<Link>, stream: String, state: watch::Sender<State>) {
     let mut from = From::First;
+    let mut pause = FIRST_PAUSE;
     loop {
         let problem = match Reader::open(&link, &stream, from).await {
             Ok(mut reader) => loop {
@@ -96,6 +103,7 @@ async fn follow(link: Arc<Link>, stream: String, state: watch::Sender<State>) {
                     Ok(Some(bytes)) => {
                         apply(&bytes, &state);
                         from = reader.after();
+                        pause = FIRST_PAUSE;
                     }
                     Ok(None) => {}
                     Err(error) => break error,
@@ -113,7 +121,8 @@ async fn follow(link: Arc<Link>, stream: String, state: watch::Sender<State>) {
         if !problem.is_temporary() {
             state.send_modify(|state| state.unusable = Some(problem));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -131,6 +140,7 @@ fn apply(bytes: &[u8], state: &watch::Sender<State>) {
                 state.orders.insert(order.queue.clone(), order);
             }
         }
+        state.suspects.extend(entry.suspects);
         if state.marks.len() >= 4096 {
             state.marks.clear();
         }
@@ -143,9 +153,10 @@ async fn write(
     shared: &Arc<Shared>,
     app: &AppName,
     order: Option<Order>,
+    suspects: Option<QueueName>,
 ) -> Result<Arc<Follower>, BrokerError> {
     let follower = shared.orders.follower(shared, app);
-    let entry = Entry { mark: mark(), order };
+    let entry = Entry { mark: mark(), order, suspects };
     let body = serde_json::to_vec(&entry).unwrap_or_default();
     let message = Message {
         exchange: app.as_str().to_owned(),
@@ -154,6 +165,7 @@ async fn write(
             .with_delivery_mode(2)
             .with_content_type("application/json".into()),
         body: body.into(),
+        mandatory: true,
     };
     publish(&shared.publisher, message).await?;
     let mut state = follower.state.clone();
@@ -185,7 +197,7 @@ async fn publish(publisher: &Publisher, message: Message) -> Result<(), BrokerEr
 pub(crate) async fn steer(shared: &Arc<Shared>, order: Order) -> Result<(), BrokerError> {
     let app = order.queue.app();
     shared.declarer().carry_out(&Plan::orders(&app)).await?;
-    write(shared, &app, Some(order)).await?;
+    write(shared, &app, Some(order), None).await?;
     Ok(())
 }
 
@@ -197,7 +209,7 @@ pub(crate) async fn standing(shared: &Arc<Shared>, app: &AppName) -> Result<Vec<
     }
     let mut follower = shared.orders.follower(shared, app);
     if !follower.synced.load(Ordering::Acquire) {
-        follower = write(shared, app, None).await?;
+        follower = write(shared, app, None, None).await?;
     }
     let now: Timestamp = SystemTime::now().into();
     let state = follower.state.borrow();
@@ -205,4 +217,25 @@ pub(crate) async fn standing(shared: &Arc<Shared>, app: &AppName) -> Result<Vec<
         return Err(error.clone());
     }
     Ok(state.orders.values().filter(|order| order.until.is_none_or(|until| until > now)).cloned().collect())
+}
+
+/// Waits until there are suspects of a queue.
+pub(crate) async fn has_suspects(shared: &Arc<Shared>, queue: &QueueName) {
+    let mut state = shared.orders.follower(shared, &queue.app()).state.clone();
+    if state.wait_for(|state| state.suspects.contains(queue)).await.is_err() {
+        // Nobody follows any more: the broker was closed.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether it is known that there are suspects of a queue.
+pub(crate) fn knows_suspects(shared: &Arc<Shared>, queue: &QueueName) -> bool {
+    shared.orders.follower(shared, &queue.app()).state.borrow().suspects.contains(queue)
+}
+
+/// Tells all instances that there are suspects of a queue.
+pub(crate) async fn tell_of_suspects(shared: &Arc<Shared>, queue: &QueueName) -> Result<(), BrokerError> {
+    shared.declarer().carry_out(&Plan::orders(&queue.app())).await?;
+    write(shared, &queue.app(), None, Some(queue.clone())).await?;
+    Ok(())
 }

@@ -30,6 +30,8 @@ pub(crate) struct Message {
     pub(crate) routing_key: String,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
+    /// Whether it matters that no queue has it.
+    pub(crate) mandatory: bool,
 }
 
 /// What became of a message.
@@ -50,7 +52,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Publisher {
     link: Arc<Link>,
     runtime: Handle,
-    channel: Arc<Mutex<Option<Channel>>>,
+    channel: Arc<Mutex<Option<(Channel, u64)>>>,
 }
 
 impl Publisher {
@@ -80,7 +82,7 @@ impl Publisher {
 
 struct Batch {
     link: Arc<Link>,
-    channel: Arc<Mutex<Option<Channel>>>,
+    channel: Arc<Mutex<Option<(Channel, u64)>>>,
     messages: Vec<Message>,
 }
 
@@ -91,14 +93,14 @@ impl Batch {
         // Sent before without an answer, so that what follows may be the second time.
         let mut sent = false;
         // The channel of one message alone: what closes it is that message's.
-        let mut alone: Option<Channel> = None;
+        let mut alone: Option<(Channel, u64)> = None;
         loop {
             let mut open: Vec<usize> = (0..outcomes.len()).filter(|&n| outcomes[n].is_none()).collect();
             if open.is_empty() {
                 break;
             }
             let opened = match &alone {
-                Some(channel) if channel.status().connected() => Ok(channel.clone()),
+                Some(open) if open.0.status().connected() => Ok(open.clone()),
                 Some(_) => self.own_channel(deadline).await,
                 None => self.shared_channel(deadline).await,
             };
@@ -136,17 +138,17 @@ impl Batch {
                 }
             }
         }
-        if let Some(channel) = alone {
+        if let Some((channel, _)) = alone {
             let _ = timeout_at(deadline, channel.close(200, "done".into())).await;
         }
         outcomes.into_iter().flatten().collect()
     }
 
     /// The channel that others use too, opened anew if it is gone.
-    async fn shared_channel(&self, deadline: Instant) -> Result<Channel, BrokerError> {
+    async fn shared_channel(&self, deadline: Instant) -> Result<(Channel, u64), BrokerError> {
         self.link.unblocked(deadline.saturating_duration_since(Instant::now())).await?;
         let mut channel = self.channel.lock().await;
-        if let Some(open) = channel.as_ref().filter(|channel| channel.status().connected()) {
+        if let Some(open) = channel.as_ref().filter(|(channel, _)| channel.status().connected()) {
             return Ok(open.clone());
         }
         let opened = self.own_channel(deadline).await?;
@@ -154,24 +156,23 @@ impl Batch {
         Ok(opened)
     }
 
-    async fn own_channel(&self, deadline: Instant) -> Result<Channel, BrokerError> {
+    async fn own_channel(&self, deadline: Instant) -> Result<(Channel, u64), BrokerError> {
         let within = deadline.saturating_duration_since(Instant::now()).min(CALL_DEADLINE);
-        let (opened, _) = self.link.channel(within).await?;
-        match timeout_at(deadline, opened.confirm_select(ConfirmSelectOptions::default())).await {
-            Ok(Ok(())) => Ok(opened),
-            Ok(Err(error)) => Err(error::of_operation("asking for confirms", &error)),
-            Err(_) => Err(error::unavailable("RabbitMQ did not answer when asked for confirms")),
+        let (opened, generation) = self.link.channel(within).await?;
+        let asking = opened.confirm_select(ConfirmSelectOptions::default());
+        match self.link.answer("asking for confirms", generation, within, asking).await? {
+            Ok(()) => Ok((opened, generation)),
+            Err(error) => Err(error::of_operation("asking for confirms", &error)),
         }
     }
 
     /// Sends some of the messages. An error is the channel's: RabbitMQ closed it over one of them.
     async fn send(
         &self,
-        channel: &Channel,
+        (channel, generation): &(Channel, u64),
         which: &[usize],
         deadline: Instant,
     ) -> Vec<Result<Outcome, lapin::Error>> {
-        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let mut writing: Vec<_> = which
             .iter()
             .map(|&n| {
@@ -179,7 +180,7 @@ impl Batch {
                 Writing::Pending(Box::pin(channel.basic_publish(
                     message.exchange.as_str().into(),
                     message.routing_key.as_str().into(),
-                    mandatory,
+                    BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
                     &message.body,
                     message.properties.clone(),
                 )))
@@ -197,7 +198,8 @@ impl Batch {
         let mut late = false;
         for write in writing {
             let answered = async { write.finish().await?.await };
-            answers.push(match timeout_at(deadline, answered).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            answers.push(match self.link.answer("waiting for the confirm", *generation, left, answered).await {
                 Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => Ok(Outcome::Routed),
                 Ok(Ok(Confirmation::Ack(Some(_)))) => Ok(Outcome::Unrouted),
                 Ok(Ok(Confirmation::Nack(_))) => Ok(Outcome::Unknown(error::unavailable(
@@ -207,11 +209,9 @@ impl Batch {
                     Class::Channel(_) | Class::NoChannel => Err(error),
                     Class::Connection => Ok(Outcome::Unknown(error::of_operation("waiting for the confirm", &error))),
                 },
-                Err(_) => {
+                Err(error) => {
                     late = true;
-                    Ok(Outcome::Unknown(error::unavailable(format!(
-                        "RabbitMQ did not confirm within {CONFIRM_DEADLINE:?}"
-                    ))))
+                    Ok(Outcome::Unknown(error))
                 }
             });
         }

@@ -51,6 +51,14 @@ pub(crate) async fn settle(
     let mut settling = Settling { intake: Arc::clone(&intake), tag, over: false };
     let Settlement { mut send, verdict } = settlement;
     let effects = send.len();
+    // A suspect is handed back as a copy, whose count is its own.
+    let verdict = match verdict {
+        Verdict::Release if delivery.envelope.progress.suspect.is_some() => {
+            let progress = delivery.envelope.progress.clone();
+            Verdict::RetryAt(SystemTime::now().into(), Box::new(progress))
+        }
+        verdict => verdict,
+    };
     let release = matches!(verdict, Verdict::Release);
     let copy = copy(delivery, verdict);
     let copied = copy.is_some();
@@ -137,7 +145,7 @@ fn shorten(mut report: Report) -> Report {
 
 impl Shared {
     /// Sends what a settlement sends, but not again what an earlier try of the same settlement had confirmed.
-    async fn send_once(&self, intake: &Intake, tag: u64, send: Vec<Outgoing>) -> Vec<Published> {
+    async fn send_once(self: &Arc<Self>, intake: &Intake, tag: u64, send: Vec<Outgoing>) -> Vec<Published> {
         if send.is_empty() {
             return Vec::new();
         }
@@ -179,7 +187,7 @@ impl Shared {
             match settle(&self, &delivery, Settlement::just(verdict)).await {
                 Ok(_) | Err(SettleError::Lost { .. }) => return,
                 Err(error) => {
-                    tracing::warn!(%error, queue = %delivery.queue, "a message that came before its time could not be delayed yet")
+                    tracing::warn!(%error, queue = %delivery.queue, "a message that came too early is not delayed yet");
                 }
             }
             tokio::time::sleep(PAUSE).await;

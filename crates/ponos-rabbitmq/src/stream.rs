@@ -8,12 +8,12 @@ use futures_core::Stream;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
-use ponos_core::broker::{BrokerError, BrokerErrorKind};
+use ponos_core::broker::BrokerError;
 use ponos_core::id::Timestamp;
 use tokio::time::timeout;
 
 use crate::convert;
-use crate::error::{self, Class};
+use crate::error;
 use crate::link::{CALL_DEADLINE, Link};
 
 /// How much is on its way at once.
@@ -41,7 +41,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) async fn open(link: &Arc<Link>, stream: &str, from: From) -> Result<Self, BrokerError> {
         let what = format!("reading the stream `{stream}`");
-        let (channel, _) = link.channel(CALL_DEADLINE).await?;
+        let (channel, generation) = link.channel(CALL_DEADLINE).await?;
         let mut arguments = FieldTable::default();
         let offset = match from {
             From::First => AMQPValue::LongString("first".into()),
@@ -53,19 +53,9 @@ impl Reader {
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
             channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
         };
-        match timeout(CALL_DEADLINE, opening).await {
-            Ok(Ok(consumer)) => Ok(Self { channel, consumer, read: 0, after: from }),
-            Ok(Err(error)) => {
-                let error_class = error::class(&error);
-                let error = error::of_operation(&what, &error);
-                Err(match error_class {
-                    Class::Channel(lapin::protocol::AMQPSoftError::NOTFOUND) => {
-                        BrokerError::new(BrokerErrorKind::NotFound, error.to_string())
-                    }
-                    _ => error,
-                })
-            }
-            Err(_) => Err(error::unavailable(format!("{what}: no answer within {CALL_DEADLINE:?}"))),
+        match link.answer(&what, generation, CALL_DEADLINE, opening).await? {
+            Ok(consumer) => Ok(Self { channel, consumer, read: 0, after: from }),
+            Err(error) => Err(error::of_operation(&what, &error)),
         }
     }
 

@@ -23,16 +23,17 @@ use ponos_core::envelope::{Envelope, GaveUp, GaveUpReason, Recovery, Report};
 use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::QueueName;
 use ponos_core::wire::{self, Reading};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::acks::{Ack, Acks, WAIT};
 use crate::broker::Shared;
 use crate::convert;
-use crate::error::{self, Class};
+use crate::error;
 use crate::link::CALL_DEADLINE;
 use crate::publish::Publisher;
+use crate::suspects::Suspects;
 
 /// The header in which quorum queues count what was delivered and came back.
 const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -50,9 +51,33 @@ pub(crate) struct Intake {
     waiting: Notify,
     /// The subscription was dropped, or the broker closed.
     ended: AtomicBool,
+    /// The right to hold a suspect, while it holds one.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Intake {
+    pub(crate) fn new(shared: &Shared, queue: &QueueName, channel: Channel, prefetch: u16) -> Self {
+        Self {
+            id: shared.next_number(),
+            queue: queue.clone(),
+            channel,
+            publisher: shared.new_publisher(),
+            acks: Mutex::new(Acks::new(prefetch.into())),
+            waiting: Notify::new(),
+            ended: AtomicBool::new(false),
+            place: Mutex::default(),
+        }
+    }
+
+    /// It holds a suspect, as the only one of this process.
+    pub(crate) fn holds_place(&self, place: OwnedSemaphorePermit) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+
+    fn leave_place(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     fn acks(&self) -> MutexGuard<'_, Acks> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +104,7 @@ impl Intake {
 
     /// Acknowledges a delivery, with others or soon; `false` when it is not ours any more.
     pub(crate) fn done(&self, tag: u64) -> bool {
+        self.leave_place();
         let mut acks = self.acks();
         // Asked under the lock: who ends the intake takes it too.
         if !self.is_open() {
@@ -94,6 +120,7 @@ impl Intake {
 
     /// Hands a delivery back; `false` when it is not ours any more.
     pub(crate) fn release(&self, tag: u64) -> bool {
+        self.leave_place();
         let mut acks = self.acks();
         if !self.is_open() {
             return false;
@@ -119,6 +146,7 @@ impl Intake {
 
     /// Ends it: acknowledges what is done; the rest returns to the queue when the channel closes.
     pub(crate) fn end(&self, shared: &Shared) -> bool {
+        self.leave_place();
         let mut acks = self.acks();
         if self.ended.swap(true, Ordering::AcqRel) {
             return false;
@@ -161,6 +189,7 @@ struct Consuming {
     shared: Arc<Shared>,
     intake: Arc<Intake>,
     consumer: Option<Consumer>,
+    suspects: Option<Suspects>,
     /// Found beforehand, for who picks.
     found: VecDeque<Delivery>,
     prefetch: usize,
@@ -213,42 +242,29 @@ pub(crate) async fn consume(
     arguments: FieldTable,
 ) -> Result<(Arc<Intake>, Consumer), BrokerError> {
     let what = format!("consuming the queue `{queue}`");
-    let (channel, _) = shared.consume.channel(CALL_DEADLINE).await?;
+    let (channel, generation) = shared.consume.channel(CALL_DEADLINE).await?;
     let consuming = async {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         channel
             .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
     };
-    let consumer = match timeout(CALL_DEADLINE, consuming).await {
-        Ok(Ok(consumer)) => consumer,
-        Ok(Err(error))
-            if matches!(error::class(&error), Class::Channel(lapin::protocol::AMQPSoftError::NOTFOUND)) =>
-        {
-            let said = error::text(&error);
-            if said.contains("down") {
-                return Err(error::unavailable(format!("{what}: {said}")));
+    let consumer = match shared.consume.answer(&what, generation, CALL_DEADLINE, consuming).await? {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            let error = error::of_operation(&what, &error);
+            if error.kind() == BrokerErrorKind::NotFound {
+                return Err(BrokerError::new(
+                    BrokerErrorKind::NotFound,
+                    format!(
+                        "there is no queue `{queue}`: start the service that owns it once, it declares its queues"
+                    ),
+                ));
             }
-            return Err(BrokerError::new(
-                BrokerErrorKind::NotFound,
-                format!(
-                    "there is no queue `{queue}`: start the service that owns it once, it declares its queues"
-                ),
-            ));
+            return Err(error);
         }
-        Ok(Err(error)) => return Err(error::of_operation(&what, &error)),
-        Err(_) => return Err(error::unavailable(format!("{what}: no answer within {CALL_DEADLINE:?}"))),
     };
-    let intake = Arc::new(Intake {
-        id: shared.next_number(),
-        queue: queue.clone(),
-        channel,
-        publisher: shared.new_publisher(),
-        acks: Mutex::new(Acks::new(prefetch.into())),
-        waiting: Notify::new(),
-        ended: AtomicBool::new(false),
-    });
-    Ok((intake, consumer))
+    Ok((Arc::new(Intake::new(shared, queue, channel, prefetch)), consumer))
 }
 
 impl Consuming {
@@ -261,7 +277,8 @@ impl Consuming {
     ) -> Self {
         shared.enter(Arc::clone(&intake));
         let flusher = shared.runtime.spawn(flush_late(Arc::clone(&intake)));
-        Self { shared: Arc::clone(shared), intake, consumer, found, prefetch, lost: None, flusher }
+        let suspects = consumer.is_some().then(|| Suspects::of(shared, &intake.queue));
+        Self { suspects, shared: Arc::clone(shared), intake, consumer, found, prefetch, lost: None, flusher }
     }
 }
 
@@ -273,6 +290,9 @@ impl Subscription for Consuming {
         out: &mut Vec<Delivery>,
     ) -> Poll<Result<(), SubscriptionLost>> {
         let first = out.len();
+        if self.lost.is_none() && max > 0 {
+            out.extend(self.suspects.as_mut().and_then(|suspects| suspects.poll_next(cx)));
+        }
         while self.lost.is_none() && out.len() - first < max {
             if !self.found.is_empty() {
                 if self.intake.unsettled() > self.prefetch + self.found.len() {
@@ -443,7 +463,7 @@ fn fingerprint(properties: &BasicProperties, body: &[u8]) -> [u8; 10] {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
-        properties.message_id().as_ref().map(|id| id.as_str()).hash(&mut hasher);
+        properties.message_id().as_ref().map(lapin::types::ShortString::as_str).hash(&mut hasher);
         properties.timestamp().hash(&mut hasher);
         body.hash(&mut hasher);
         hasher.finish().to_le_bytes()

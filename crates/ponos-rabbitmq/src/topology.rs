@@ -199,6 +199,16 @@ impl Plan {
         }
     }
 
+    /// The queue of a queue's suspects: jobs whose process died again and again.
+    #[must_use]
+    pub fn suspects(queue: &QueueName) -> Self {
+        let app = queue.app();
+        let mut plan = Self::default();
+        plan.add_app(&app);
+        plan.add_queue(&app, &suspects_name(queue), job_arguments(&app, QueueType::Quorum));
+        plan
+    }
+
     /// The stream of an application's standing orders.
     #[must_use]
     pub fn orders(app: &AppName) -> Self {
@@ -334,6 +344,13 @@ pub fn unroutable_name(app: &AppName) -> String {
 #[must_use]
 pub fn orders_name(app: &AppName) -> String {
     format!("{app}.control.state")
+}
+
+/// The queue of a queue's suspects.
+#[must_use]
+pub fn suspects_name(queue: &QueueName) -> String {
+    let (app, rest) = queue.as_str().split_once('.').unwrap_or((queue.as_str(), ""));
+    format!("{app}.suspect.{rest}")
 }
 
 /// The exchange and the queue of one level.

@@ -304,8 +304,8 @@ impl Node {
 
     /// Writes to the disk what was declared: virtual hosts, users, queues, bindings.
     ///
-    /// The node's database (Mnesia) keeps its log in memory for up to about two seconds. What was declared in them is
-    /// gone after [`kill`](Self::kill), also a durable queue, and with it the messages that were confirmed.
+    /// What was declared less than about two seconds before [`kill`](Self::kill) may be gone after it, also a durable
+    /// queue with what was in it: the node's database (Mnesia) buffers its log.
     ///
     /// # Panics
     ///

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ponos::core::Bytes;
 use ponos::core::body::MAX_BODY;
 use ponos::core::broker::{
-    Broker as BrokerTrait, BrokerErrorKind, Destination, Outgoing, Published, Topology,
+    Broker as BrokerTrait, BrokerErrorKind, Destination, Outgoing, Published, QueueStats, Topology,
 };
 use ponos::core::envelope::{Envelope, GaveUpReason, Phase, Progress, Recovery};
 use ponos::core::id::{MessageId, Timestamp};
@@ -227,7 +227,7 @@ fn object(fields: &[(&str, serde_json::Value)]) -> serde_json::Map<String, serde
 async fn waiting(place: &Place) -> u64 {
     let query = ponos::core::broker::Inspect::Queues(Some(app()));
     let stats = place.broker.inspect(query).await.unwrap().into_queues();
-    stats.iter().map(|queue| queue.messages()).sum()
+    stats.iter().map(QueueStats::messages).sum()
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use another_process::{Process, Role, say};
 use ponos::core::body;
-use ponos::core::broker::{Destination, Inspect, Outgoing, Published, Topology};
+use ponos::core::broker::{Destination, Inspect, Outgoing, Published, QueueStats, Topology};
 use ponos::core::envelope::{Envelope, MessageName, Progress};
 use ponos::core::id::{MessageId, Tid, Timestamp};
 use ponos::core::name::{AppName, QueueName, TaskName};
@@ -95,7 +95,7 @@ async fn a_worker_stays_small_whatever_the_backlog() {
     );
     let broker = Broker::sqlite(&file).connect().await.unwrap();
     let queues = broker.inspect(Inspect::Queues(None)).await.unwrap().into_queues();
-    let left: u64 = queues.iter().map(|queue| queue.messages()).sum();
+    let left: u64 = queues.iter().map(QueueStats::messages).sum();
     broker.close().await.unwrap();
     assert_eq!(left, 0, "{queues:?}");
     assert!(peak < LIMIT, "{peak} KiB");

@@ -153,6 +153,7 @@ macro_rules! conformance_tests {
                 a_body_over_the_limit_is_refused_for_good_and_its_neighbours_are_taken
                 a_body_is_delivered_byte_for_byte
                 an_envelope_survives_in_every_field
+                a_suspect_comes_as_it_was_sent
                 messages_come_in_the_order_in_which_they_were_published
                 a_message_that_is_delayed_keeps_nobody_waiting
 

@@ -46,8 +46,13 @@ pub struct Process {
 impl Process {
     /// Starts this binary again; its test `another_process` looks for the role and plays it.
     pub fn start(role: &str, file: &Path, number: u32) -> Self {
+        Self::start_test("another_process", role, file, number)
+    }
+
+    /// The same with a test of another name, for binaries that have several.
+    pub fn start_test(test: &str, role: &str, file: &Path, number: u32) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "another_process", "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(FILE, file)
             .env(NUMBER, number.to_string())
@@ -79,6 +84,11 @@ impl Process {
     /// SIGKILL, without waiting for the end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits until the kernel has taken a killed process away.

@@ -116,7 +116,9 @@ async fn another_argument_is_used_as_it_is_and_counted() {
 
 #[tokio::test]
 async fn a_consumer_timeout_takes_one_queue_away_for_a_moment() {
-    let options = NodeOptions::new().config("consumer_timeout", 1000).advanced("[{rabbit, [{channel_tick_interval, 500}]}].");
+    let options = NodeOptions::new()
+        .config("consumer_timeout", 1000)
+        .advanced("[{rabbit, [{channel_tick_interval, 500}]}].");
     let node = Node::start(options);
     let stage = Stage::new(&node.url()).await;
     stage.job(1, How::Take(4000)).await;
@@ -170,7 +172,11 @@ async fn what_cannot_get_better_is_said_at_once_without_the_password() {
     for (url, kind, parts) in [
         (node.url_as("guest", "wr0ng", &name), BrokerErrorKind::Denied, vec!["`guest`", "password"]),
         (node.url_of("no-such-host"), BrokerErrorKind::NotFound, vec!["`no-such-host`", "add_vhost"]),
-        (node.url_as("shut-out", "s3cret", &other), BrokerErrorKind::Denied, vec!["`shut-out`", "set_permissions"]),
+        (
+            node.url_as("shut-out", "s3cret", &other),
+            BrokerErrorKind::Denied,
+            vec!["`shut-out`", "set_permissions"],
+        ),
     ] {
         let started = std::time::Instant::now();
         let error = Broker::from_url(&url).unwrap().connect().await.expect_err("refused");
@@ -193,7 +199,8 @@ async fn what_cannot_get_better_is_said_at_once_without_the_password() {
 async fn a_body_over_the_brokers_own_maximum_fails_alone() {
     let node = Node::start(NodeOptions::new().config("max_message_size", 100_000));
     let stage = Stage::new(&node.url()).await;
-    let queue = ponos::core::name::QueueName::task(&ponos::core::name::TaskName::parse("unit.other.do").unwrap());
+    let queue =
+        ponos::core::name::QueueName::task(&ponos::core::name::TaskName::parse("unit.other.do").unwrap());
     let message = |bytes: usize| {
         let body = format!(r#"{{"tid":"t","n":{bytes},"pad":"{}"}}"#, "x".repeat(bytes));
         Outgoing { to: Destination::Queue(queue.clone()), envelope: envelope("unit.other.do", body) }

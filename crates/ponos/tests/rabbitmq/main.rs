@@ -3,10 +3,16 @@
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "../another_process/mod.rs"]
+mod another_process;
+#[path = "breaker.rs"]
+mod breaker;
 #[path = "conformance.rs"]
 mod conformance;
 #[path = "errors.rs"]
 mod errors;
+#[path = "poison.rs"]
+mod poison;
 #[path = "relay.rs"]
 mod relay;
 #[path = "support.rs"]

@@ -159,7 +159,11 @@ pub fn unit() -> Service<Unit> {
 pub fn unit_with(more: impl FnOnce(ponos::TaskPolicy<JobDo>) -> ponos::TaskPolicy<JobDo>) -> Service<Unit> {
     Service::new()
         .task(do_job, |p| {
-            more(p.retry(Backoff::exponential(millis(50)).max(millis(200))).max_retries(2).recover(recover_job))
+            more(
+                p.retry(Backoff::exponential(millis(50)).max(millis(200)))
+                    .max_retries(2)
+                    .recover(recover_job),
+            )
         })
         .task(do_other, |p| p)
 }
@@ -168,8 +172,18 @@ pub fn ear() -> Service<Ear> {
     Service::new().on(note).task(write_note, |p| p)
 }
 
+/// Shows what is logged, for who looks into a failure: `PONOS_TEST_LOG=debug cargo test … -- --nocapture`.
+pub fn show_logs() {
+    if let Some(level) =
+        std::env::var("PONOS_TEST_LOG").ok().and_then(|level| level.parse::<tracing::Level>().ok())
+    {
+        let _ = tracing_subscriber::fmt().with_max_level(level).with_test_writer().try_init();
+    }
+}
+
 /// A broker of its own, as a process would have, that notices and repairs fast.
 pub async fn broker(url: &str) -> Arc<RabbitBroker> {
+    show_logs();
     let options = RabbitOptions::from_url(url).unwrap().check_every(secs(1));
     Arc::new(RabbitBroker::connect(options).await.unwrap())
 }
