@@ -2,6 +2,7 @@
 #![allow(missing_docs, missing_debug_implementations, reason = "a test's derives have no readers")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::print_stdout, reason = "the figures of a run")]
 
 #[path = "../another_process/mod.rs"]
 mod another_process;

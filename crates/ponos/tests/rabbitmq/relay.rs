@@ -36,7 +36,7 @@ async fn through() -> Through {
 
 impl Through {
     /// Everything is as before: consumers are back in time, nothing is lost, the prefetch holds.
-    async fn is_back(self, since: Instant, what: &str) {
+    async fn comes_back(self, since: Instant, what: &str) {
         let Self { stage, direct, .. } = &self;
         let node = Node::shared();
         // Who publishes is back when it can publish; the consumers when all is done.
@@ -70,7 +70,7 @@ async fn a_cut_connection() {
     let through = through().await;
     let since = Instant::now();
     through.relay.cut();
-    through.is_back(since, "cut").await;
+    through.comes_back(since, "cut").await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_reset_connection() {
     let through = through().await;
     let since = Instant::now();
     through.relay.reset();
-    through.is_back(since, "reset").await;
+    through.comes_back(since, "reset").await;
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn packets_that_vanish() {
     println!("half-open: noticed after {:?}", since.elapsed());
     let since = Instant::now();
     through.relay.heal();
-    through.is_back(since, "half-open, from when packets pass again").await;
+    through.comes_back(since, "half-open, from when packets pass again").await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn latency_of_half_a_second() {
     assert_eq!(through.stage.broker.stats().reconnects, 0, "slow is not gone");
     through.stage.works_within(4, secs(30)).await;
     through.relay.heal();
-    through.is_back(Instant::now(), "latency").await;
+    through.comes_back(Instant::now(), "latency").await;
 }
 
 #[tokio::test]
@@ -121,6 +121,6 @@ async fn a_broker_that_is_not_there_for_a_while() {
     through.relay.refuse(false);
     waiting.await.unwrap().unwrap();
     let heard = Arc::clone(&through.stage.heard);
-    through.is_back(since, "refused").await;
+    through.comes_back(since, "refused").await;
     assert!(heard.runs(500) > 0, "what was published meanwhile was done");
 }
