@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos::core::broker::{Broker, BrokerError, BrokerErrorKind, Inspect, QueueStats};
-use ponos::core::journal::Journal;
+use ponos::core::journal::{Journal, JournalQuery};
 use ponos::core::name::{AppName, QueueName};
-use ponos::{BROKER_VARIABLE, DEFAULT_BROKER};
+use ponos::{BROKER_VARIABLE, DEFAULT_BROKER, RabbitOptions};
 
-use crate::error::CliError;
+use crate::error::{self, CliError};
 
 /// How long opening and closing may take.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -17,13 +17,36 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an answer may take. A publish has its own, longer deadline.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Why an answer may be late.
+const LOCKED: &str = "is another program holding a lock on it?";
+const UNREACHABLE: &str = "is it running, and do host and port in its URL lead there through every firewall?";
+const OVERLOADED: &str = "is it overloaded, or short of memory or disk? RabbitMQ's log says so";
+
 const NAME_IT: &str =
     "start a service there first, or name its broker with --broker sqlite:FILE or PONOS_BROKER";
+
+/// A broker by its URL, without the patience of a service that starts before its broker does.
+///
+/// # Errors
+///
+/// When the text is no broker's URL.
+pub(crate) fn from_url(url: &str) -> Result<ponos::Broker, BrokerError> {
+    if is_rabbitmq(url) {
+        let options = RabbitOptions::from_url(url)?.start_within(Duration::ZERO);
+        return Ok(ponos::Broker::rabbitmq(options));
+    }
+    ponos::Broker::from_url(url)
+}
+
+pub(crate) fn is_rabbitmq(url: &str) -> bool {
+    matches!(url.split_once(':'), Some(("amqp" | "amqps", _)))
+}
 
 /// An open broker.
 #[derive(Debug)]
 pub(crate) struct Session {
     broker: Arc<dyn Broker>,
+    is_rabbitmq: bool,
 }
 
 impl Session {
@@ -36,8 +59,12 @@ impl Session {
     pub(crate) async fn open(url: Option<&str>) -> Result<Self, CliError> {
         let variable = std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
         let url = url.or(variable.as_deref()).unwrap_or(DEFAULT_BROKER);
-        let named = ponos::Broker::from_url(url)
-            .map_err(|error| CliError::usage(error.to_string(), "for example `--broker sqlite:ponos.db`"))?;
+        let named = from_url(url).map_err(|error| {
+            CliError::usage(
+                error.to_string(),
+                "for example `--broker sqlite:ponos.db` or `--broker amqp://user:password@host/vhost`",
+            )
+        })?;
         match url.split_once(':') {
             Some(("memory", _)) => {
                 return Err(CliError::usage(
@@ -49,8 +76,21 @@ impl Session {
             Some(("sqlite", rest)) => must_be_there(Path::new(rest.strip_prefix("//").unwrap_or(rest)))?,
             _ => {}
         }
-        let broker = within(OPEN_DEADLINE, "opening the broker", named.connect()).await?;
-        Ok(Self { broker })
+        let is_rabbitmq = is_rabbitmq(url);
+        let slow = if is_rabbitmq { UNREACHABLE } else { LOCKED };
+        let opened = within(OPEN_DEADLINE, "opening the broker", slow, named.connect()).await;
+        let broker = opened.map_err(|error| match error.kind() {
+            BrokerErrorKind::Invalid | BrokerErrorKind::NotFound => {
+                CliError::broker(error.to_string(), error::ANOTHER)
+            }
+            _ => error.into(),
+        })?;
+        Ok(Self { broker, is_rabbitmq })
+    }
+
+    /// Whether it is RabbitMQ, which tells less of itself.
+    pub(crate) fn is_rabbitmq(&self) -> bool {
+        self.is_rabbitmq
     }
 
     pub(crate) fn broker(&self) -> &Arc<dyn Broker> {
@@ -61,10 +101,17 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the broker does not answer.
+    /// When the broker does not answer or cannot list its queues.
     pub(crate) async fn queues(&self, app: Option<&AppName>) -> Result<Vec<QueueStats>, CliError> {
-        let answer = self.ask(self.broker.inspect(Inspect::Queues(app.cloned()))).await?;
-        Ok(answer.into_queues())
+        match self.ask(self.broker.inspect(Inspect::Queues(app.cloned()))).await {
+            Ok(answer) => Ok(answer.into_queues()),
+            // RabbitMQ without its management plugin.
+            Err(error) if error.kind() == BrokerErrorKind::Invalid => Err(CliError::refused(
+                error.to_string(),
+                "`ponos failed … --app NAME`, `ponos pause QUEUE` and `ponos trace TID` need no list",
+            )),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The figures of the queues of one application, of which there must be some.
@@ -75,10 +122,7 @@ impl Session {
     pub(crate) async fn queues_of(&self, app: &AppName) -> Result<Vec<QueueStats>, CliError> {
         let queues = self.queues(Some(app)).await?;
         if queues.is_empty() {
-            return Err(CliError::refused(
-                format!("no application `{app}` has been on {}", self.broker.name()),
-                "`ponos queues` shows what there is: the first word of each queue is its application",
-            ));
+            return Err(self.no_app(app));
         }
         Ok(queues)
     }
@@ -90,13 +134,45 @@ impl Session {
     /// When it does not, or the broker does not answer.
     pub(crate) async fn queue(&self, name: &QueueName) -> Result<QueueStats, CliError> {
         let app = name.app();
-        let queues = self.queues_of(&app).await?;
-        queues.into_iter().find(|stats| stats.queue == *name).ok_or_else(|| {
-            CliError::refused(
-                format!("there is no queue `{name}` on {}", self.broker.name()),
-                format!("`ponos queues --app {app}` shows those there are"),
-            )
-        })
+        if let Some(stats) = self.figures(name).await? {
+            return Ok(stats);
+        }
+        // Every application has a queue of failed jobs.
+        self.failed_queue(&app).await?;
+        Err(CliError::refused(
+            format!("there is no queue `{name}` on {}", self.broker.name()),
+            format!("`ponos queues --app {app}` shows those there are"),
+        ))
+    }
+
+    /// An application's queue of failed jobs.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such application, or the broker does not answer.
+    pub(crate) async fn failed_queue(&self, app: &AppName) -> Result<QueueStats, CliError> {
+        self.figures(&QueueName::failed(app)).await?.ok_or_else(|| self.no_app(app))
+    }
+
+    /// The figures of a queue, which a broker knows that cannot list its queues.
+    async fn figures(&self, name: &QueueName) -> Result<Option<QueueStats>, CliError> {
+        let answer = self.ask(self.broker.inspect(Inspect::Queue(name.clone()))).await?;
+        Ok(answer.into_queues().pop())
+    }
+
+    fn no_app(&self, app: &AppName) -> CliError {
+        CliError::refused(
+            format!("no application `{app}` has been on {}", self.broker.name()),
+            "`ponos queues` shows what there is: the first word of each queue is its application",
+        )
+    }
+
+    /// RabbitMQ keeps records from the first look on: so that what is done now can be traced. Where it cannot be looked,
+    /// nothing is done for it.
+    pub(crate) async fn watch(&self) {
+        if let Some(journal) = self.broker.journal().filter(|_| self.is_rabbitmq) {
+            let _ = self.ask(journal.read(JournalQuery::Last(0))).await;
+        }
     }
 
     /// Where records of what happened are kept.
@@ -122,7 +198,8 @@ impl Session {
         &self,
         question: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
-        within(ANSWER_DEADLINE, self.broker.name(), question).await
+        let slow = if self.is_rabbitmq { OVERLOADED } else { LOCKED };
+        within(ANSWER_DEADLINE, self.broker.name(), slow, question).await
     }
 
     /// Lets go of the broker. What goes wrong here repairs itself: the verb has done its work.
@@ -134,13 +211,11 @@ impl Session {
 async fn within<T>(
     deadline: Duration,
     who: &str,
+    perhaps: &str,
     question: impl Future<Output = Result<T, BrokerError>>,
 ) -> Result<T, BrokerError> {
     tokio::time::timeout(deadline, question).await.unwrap_or_else(|_| {
-        let problem = format!(
-            "{who}: no answer within {} seconds: is another program holding a lock on it?",
-            deadline.as_secs()
-        );
+        let problem = format!("{who}: no answer within {} seconds: {perhaps}", deadline.as_secs());
         Err(BrokerError::new(BrokerErrorKind::Unavailable, problem))
     })
 }

@@ -67,7 +67,8 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// Runs on this broker and leaves it there to be looked at, as `sqlite:demo.db` [default: a temporary file]
+    /// Runs on this broker and leaves it there to be looked at, as `sqlite:demo.db` or
+    /// `amqp://user:password@host/vhost` [default: a temporary file]
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
 
@@ -133,7 +134,7 @@ async fn perform(plan: Plan, started: Instant, console: &Console) -> anyhow::Res
     };
     let stage = stage.context("the services did not start in time")??;
     let mut script = Script::new(Traffic::new(seed, webhooks, !ci), console.clone());
-    script.opening(&stage, &home.shown(), home.is_temporary(), seed);
+    script.opening(&stage, home.is_temporary(), seed);
 
     let ended = tokio::select! {
         played = tokio::time::timeout_at(limit - KEPT_FOR_THE_END, script.play(&stage)) => {
@@ -167,6 +168,14 @@ async fn nobody_reads(console: &Console, ci: bool) {
     console.closed().await;
 }
 
+/// How a broker that stays is named.
+#[derive(Debug, Clone, Copy)]
+enum Kept<'a> {
+    ByUrl(&'a str),
+    /// By a URL that nobody else should read.
+    BySecretUrl,
+}
+
 /// Where the broker's file lives.
 enum Home {
     /// In a folder that goes with the demo.
@@ -193,7 +202,7 @@ impl Home {
     fn broker(&self) -> anyhow::Result<Broker> {
         match self {
             Self::Temporary(folder) => Ok(Broker::sqlite(folder.path().join("ponos.db"))),
-            Self::Kept(url) => Broker::from_url(url).context("--broker"),
+            Self::Kept(url) => crate::broker::from_url(url).context("--broker"),
         }
     }
 
@@ -201,19 +210,16 @@ impl Home {
         matches!(self, Self::Temporary(_))
     }
 
-    /// The broker's URL, for people. One that the user wrote may hold a password only where Ponos refuses it.
-    fn shown(&self) -> String {
+    /// Where everything can be looked at afterwards.
+    fn kept(&self) -> Option<Kept<'_>> {
         match self {
-            Self::Temporary(folder) => format!("sqlite:{}", folder.path().join("ponos.db").display()),
-            Self::Kept(url) => url.clone(),
-        }
-    }
-
-    /// The URL under which everything can be looked at afterwards.
-    fn kept(&self) -> Option<&str> {
-        match self {
-            Self::Kept(url) if !url.starts_with("memory:") => Some(url),
-            _ => None,
+            Self::Kept(url) if url.starts_with("memory:") => None,
+            // It holds a password.
+            Self::Kept(url) if crate::broker::is_rabbitmq(url) && url.contains('@') => {
+                Some(Kept::BySecretUrl)
+            }
+            Self::Kept(url) => Some(Kept::ByUrl(url)),
+            Self::Temporary(_) => None,
         }
     }
 }

@@ -26,6 +26,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What helps where this broker does not.
+pub(crate) const ANOTHER: &str = "name another broker with --broker URL or PONOS_BROKER, or mend this one";
+
 /// One line that says what is wrong, and one that says what to do.
 #[derive(Debug)]
 pub(crate) struct CliError {
@@ -70,10 +73,7 @@ impl From<BrokerError> for CliError {
             BrokerErrorKind::Unavailable | BrokerErrorKind::Blocked => {
                 (Exit::Broker, "it may be temporary: try again, and if it stays, look at the broker's host")
             }
-            _ => (
-                Exit::Broker,
-                "name another broker with --broker sqlite:FILE or PONOS_BROKER, or mend this one",
-            ),
+            _ => (Exit::Broker, ANOTHER),
         };
         Self { exit, problem: error.to_string(), help: help.to_owned() }
     }

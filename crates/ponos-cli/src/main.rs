@@ -41,7 +41,7 @@ Colours appear on a terminal only, and not with NO_COLOR.";
 #[derive(Debug, Parser)]
 #[command(name = "ponos", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
-    /// The broker [default: what PONOS_BROKER names, else sqlite:ponos.db]
+    /// The broker, sqlite:FILE or amqp://… [default: what PONOS_BROKER names, else sqlite:ponos.db]
     #[arg(long, value_name = "URL", global = true)]
     broker: Option<String>,
 

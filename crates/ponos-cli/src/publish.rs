@@ -74,11 +74,13 @@ pub(crate) async fn run(args: PublishArgs, url: Option<&str>, out: &mut Output) 
     let app = app(&name, args.app)?;
 
     let session = Session::open(url).await?;
+    session.watch().await;
     let publisher = RawPublisher::connect(app, ponos::Broker::from(session.broker().clone())).await?;
     let (published, kind) = match name {
         Name::Event(name) => (publisher.emit(name, &payload, tid).await, Kind::Event),
         Name::Task(name) => (publisher.create(name, &payload, tid).await, Kind::Task),
     };
+    let counts = !session.is_rabbitmq();
     session.close().await;
     let receipt = published?;
     if args.json {
@@ -87,14 +89,15 @@ pub(crate) async fn run(args: PublishArgs, url: Option<&str>, out: &mut Output) 
             Document { version: json::VERSION, name: &args.name, kind, tid, id: *id, queues: *queues };
         json::print(&document, out);
     } else {
-        print(&args.name, kind, &receipt, out);
+        print(&args.name, kind, &receipt, counts, out);
     }
     Ok(Exit::Ok)
 }
 
-fn print(name: &str, kind: Kind, receipt: &Receipt, out: &mut Output) {
+fn print(name: &str, kind: Kind, receipt: &Receipt, counts: bool, out: &mut Output) {
     let where_to = match (kind, receipt.queues) {
         (Kind::Event, 0) => out.paint(Tone::Faint, "0 queues: nobody listens"),
+        (Kind::Event, 1) if !counts => "at least 1 queue".to_owned(),
         (_, queues) => text::count(u64::from(queues), "queue"),
     };
     let verb = out.paint(Tone::Good, "published");

@@ -24,6 +24,8 @@ const LAST_LOOK: usize = 200_000;
 const BOUNDED: &str =
     "records are bounded, the oldest go first; it may also be another broker's: see --broker";
 
+const SINCE_THE_FIRST_LOOK: &str = "RabbitMQ keeps records from the first look on, such as this one, and as many as its stream holds; it may also be another broker's: see --broker";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceArgs {
     /// The transaction: its id, the last six or more characters of it, `@last` (began last) or `@failed` (has the job
@@ -45,10 +47,11 @@ pub(crate) async fn run(args: TraceArgs, url: Option<&str>, out: &mut Output) ->
     let which = Which::parse(&args.which)?;
     let session = Session::open(url).await?;
     let found = find(&session, &which).await;
+    let bounded = if session.is_rabbitmq() { SINCE_THE_FIRST_LOOK } else { BOUNDED };
     session.close().await;
     let mut found = Cascade::split(found?);
     let cascade = match found.len() {
-        0 => return Err(which.unknown()),
+        0 => return Err(which.unknown(bounded)),
         1 => found.remove(0),
         _ => return Err(ambiguous(&args.which, &found, args.json, out)),
     };
@@ -93,16 +96,16 @@ impl Which {
         }
     }
 
-    fn unknown(&self) -> CliError {
+    fn unknown(&self, bounded: &str) -> CliError {
         match self {
             Self::Id(text, _) if text.len() < SHORTEST => CliError::usage(
                 format!("`{text}` is too short to find a transaction by its end"),
                 format!("write at least the last {SHORTEST} characters"),
             ),
             Self::Id(text, _) => {
-                CliError::refused(format!("no records of a transaction `{}`", text::line(text, 128)), BOUNDED)
+                CliError::refused(format!("no records of a transaction `{}`", text::line(text, 128)), bounded)
             }
-            Self::Last => CliError::refused("no transaction is recorded", BOUNDED),
+            Self::Last => CliError::refused("no transaction is recorded", bounded),
             Self::Failed => CliError::refused(
                 "no failed job is recorded",
                 "records are bounded, the oldest go first: `ponos failed list` shows every job that failed and is kept",

@@ -310,6 +310,8 @@ pub enum SettleError {
 pub enum Inspect {
     /// The figures of all queues, or of those of one application, by name.
     Queues(Option<AppName>),
+    /// The figures of this queue alone, if it exists. A broker that cannot list its queues still knows this.
+    Queue(QueueName),
     /// Up to `limit` messages of a queue, oldest first, after the one that a previous page ended with.
     Messages {
         /// The queue to look into.
@@ -334,7 +336,7 @@ pub enum Inspect {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Inspection {
-    /// To [`Inspect::Queues`].
+    /// To [`Inspect::Queues`] and [`Inspect::Queue`].
     Queues(Vec<QueueStats>),
     /// To [`Inspect::Messages`] and [`Inspect::Message`].
     Messages(Vec<Envelope>),

@@ -23,6 +23,8 @@ pub trait Journal: Debug + Send + Sync + 'static {
 
     /// Reads records, oldest first. What was appended before by this process is seen.
     ///
+    /// Some brokers keep records only from the first look on; [`Last(0)`](JournalQuery::Last) is the cheapest look.
+    ///
     /// # Errors
     ///
     /// When the store cannot be read.
@@ -42,6 +44,8 @@ pub enum JournalQuery {
     TidSuffix(String),
     /// The newest so many.
     Last(usize),
+    /// Those that are not older than this.
+    Since(Timestamp),
 }
 
 /// One thing that happened to one message.

@@ -34,6 +34,7 @@ pub(crate) fn text(error: &lapin::Error) -> String {
         ErrorKind::ProtocolError(amqp) => amqp.get_message().as_str().to_owned(),
         ErrorKind::IOError(io) => format!("the connection broke: {io}"),
         ErrorKind::MissingHeartbeatError => "no heartbeat came from RabbitMQ in time".to_owned(),
+        ErrorKind::ParsingError(_) => "what answers there does not speak AMQP".to_owned(),
         ErrorKind::InvalidChannelState(..) => "the channel was closed".to_owned(),
         ErrorKind::InvalidConnectionState(_) => "the connection was closed".to_owned(),
         other => format!("{other:?}"),

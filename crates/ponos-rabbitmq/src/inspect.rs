@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use ponos_core::broker::{BrokerError, Inspect, Inspection, QueueStats};
+use ponos_core::broker::{BrokerError, BrokerErrorKind, Inspect, Inspection, QueueStats};
 use ponos_core::name::{AppName, QueueName};
 
 use crate::broker::Shared;
+use crate::declare::Declarer;
 use crate::{orders, scan, topology};
 
 pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Inspection, BrokerError> {
@@ -15,6 +16,9 @@ pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Insp
     }
     Ok(match query {
         Inspect::Queues(app) => Inspection::Queues(queues(shared, app.as_ref()).await?),
+        Inspect::Queue(queue) => {
+            Inspection::Queues(figures(&mut shared.declarer(), queue).await?.into_iter().collect())
+        }
         Inspect::Messages { queue, limit, after } => {
             Inspection::Messages(scan::page(shared, &queue, limit, after).await?)
         }
@@ -23,10 +27,7 @@ pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Insp
         }
         Inspect::Orders(app) => Inspection::Orders(orders::standing(shared, &app).await?),
         _ => {
-            return Err(BrokerError::new(
-                ponos_core::broker::BrokerErrorKind::Invalid,
-                "RabbitMQ does not know this question",
-            ));
+            return Err(BrokerError::new(BrokerErrorKind::Invalid, "RabbitMQ does not know this question"));
         }
     })
 }
@@ -40,22 +41,39 @@ async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<Queue
     names.extend(
         levels.into_iter().filter_map(|(app, step)| parse(&topology::level_name(&app, step))).filter(mine),
     );
+    if names.is_empty() {
+        return Err(unlisted(shared, app));
+    }
     let mut declarer = shared.declarer();
     for queue in names {
         // What is gone is not listed.
-        if let Some(figures) = declarer.figures(queue.as_str()).await? {
-            stats.push(QueueStats {
-                ready: figures.ready.into(),
-                delayed: None,
-                unsettled: None,
-                consumers: figures.consumers,
-                oldest: None,
-                queue,
-            });
-        }
+        stats.extend(figures(&mut declarer, queue).await?);
     }
     stats.sort_by(|one, other| one.queue.cmp(&other.queue));
     Ok(stats)
+}
+
+/// What AMQP tells of a queue, if it exists.
+async fn figures(declarer: &mut Declarer<'_>, queue: QueueName) -> Result<Option<QueueStats>, BrokerError> {
+    let figures = declarer.figures(queue.as_str()).await?;
+    Ok(figures.map(|figures| QueueStats {
+        ready: figures.ready.into(),
+        delayed: None,
+        unsettled: None,
+        consumers: figures.consumers,
+        oldest: None,
+        queue,
+    }))
+}
+
+/// An empty list would look like a broker without queues.
+fn unlisted(shared: &Shared, app: Option<&AppName>) -> BrokerError {
+    let whose = app.map(|app| format!(" of `{app}`")).unwrap_or_default();
+    let problem = format!(
+        "the queues{whose} on {} cannot be listed: AMQP answers for a queue by its name only, a list comes from RabbitMQ's management plugin (`rabbitmq-plugins enable rabbitmq_management`; `?management=http://host:15672` in the broker's URL, where it listens elsewhere)",
+        shared.name
+    );
+    BrokerError::new(BrokerErrorKind::Invalid, problem)
 }
 
 /// A queue's name, if it is one of an application's.

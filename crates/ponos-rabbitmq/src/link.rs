@@ -134,14 +134,18 @@ impl Link {
         });
         let deadline = Instant::now() + shared.options.start_within;
         let mut pause = FIRST_PAUSE;
-        let mut node = fastrand::usize(..shared.options.hosts.len());
+        let nodes = shared.options.hosts.len();
+        let mut node = fastrand::usize(..nodes);
+        let mut tries = 0;
         let first = loop {
             let error = match shared.connect(node).await {
                 Ok(connection) => break connection,
                 Err(error) => error,
             };
             node += 1;
-            if !error.is_temporary() || Instant::now() + pause > deadline {
+            tries += 1;
+            let out_of_time = tries >= nodes && Instant::now() + pause > deadline;
+            if !error.is_temporary() || out_of_time {
                 return Err(error);
             }
             tracing::warn!(role, %error, ?pause, "not connected yet; trying again");

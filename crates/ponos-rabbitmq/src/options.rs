@@ -195,8 +195,8 @@ impl RabbitOptions {
         self
     }
 
-    /// How long the first connection is tried before the start fails; 30 s by default. What cannot get better, such as
-    /// a wrong password, fails at once.
+    /// How long the first connection is tried before the start fails; 30 s by default. Each node is tried at least once.
+    /// What cannot get better, such as a wrong password, fails at once.
     #[must_use]
     pub fn start_within(mut self, limit: Duration) -> Self {
         self.start_within = limit;

@@ -79,7 +79,13 @@ pub(crate) async fn inspect(
 
 fn look(connection: &Connection, shared: &Shared, query: Inspect) -> Result<Inspection, BrokerError> {
     let found = match query {
-        Inspect::Queues(app) => queues(connection, &shared.clock, app.as_ref()).map(Inspection::Queues),
+        Inspect::Queues(app) => {
+            let mine = |queue: &QueueName| app.as_ref().is_none_or(|app| queue.app() == *app);
+            queues(connection, &shared.clock, mine).map(Inspection::Queues)
+        }
+        Inspect::Queue(wanted) => {
+            queues(connection, &shared.clock, |queue| *queue == wanted).map(Inspection::Queues)
+        }
         Inspect::Messages { queue, limit, after } => {
             let id = queue_id(connection, shared, &queue)?;
             let after = match after {
@@ -111,11 +117,11 @@ fn explain(shared: &Shared, error: &rusqlite::Error) -> BrokerError {
     error::of_sqlite(&shared.location.shown, error)
 }
 
-/// The figures of all queues of an application, each counted over the partial indexes.
+/// The figures of the queues that are wanted, each counted over the partial indexes.
 fn queues(
     connection: &Connection,
     clock: &Clock,
-    app: Option<&AppName>,
+    is_wanted: impl Fn(&QueueName) -> bool,
 ) -> rusqlite::Result<Vec<QueueStats>> {
     let mut stats = Vec::new();
     let now = millis(clock.now());
@@ -127,7 +133,7 @@ fn queues(
         let Ok(queue) = QueueName::parse(&name) else {
             continue;
         };
-        if app.is_some_and(|app| queue.app() != *app) {
+        if !is_wanted(&queue) {
             continue;
         }
         let count = |sql: &'static str, values: &[i64]| {

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ponos_core::broker::{BoxFuture, BrokerError, BrokerErrorKind};
+use ponos_core::id::Timestamp;
 use ponos_core::journal::{Journal, JournalQuery, RECORD_VERSION, Record};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +35,9 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// How many surplus records one transaction deletes at most beyond as many as it wrote.
 const SURPLUS: u64 = 4096;
+
+/// By how much the clocks of those who write records may differ.
+const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A later minor only adds columns with a default. `tail` is the transaction id backwards: people type its last
 /// characters, and so both the whole id and its end are found by one index.
@@ -275,6 +279,7 @@ fn select(connection: &Connection, query: &JournalQuery) -> rusqlite::Result<Vec
             statement = connection.prepare_cached(last)?;
             statement.query(params![i64::try_from(*count).unwrap_or(i64::MAX), version])?
         }
+        JournalQuery::Since(since) => return newer(connection, *since),
         _ => return Ok(Vec::new()),
     };
     let mut records = Vec::new();
@@ -284,6 +289,25 @@ fn select(connection: &Connection, query: &JournalQuery) -> rusqlite::Result<Vec
             Err(error) => tracing::debug!(%error, "a record that cannot be read is left out"),
         }
     }
+    Ok(records)
+}
+
+/// Records stand in the order in which they were written, which is nearly that of their time: each process has its own
+/// clock, and gathers before it writes.
+fn newer(connection: &Connection, since: Timestamp) -> rusqlite::Result<Vec<Record>> {
+    let sql = "SELECT json FROM record WHERE version <= ?1 ORDER BY id DESC";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([i64::from(RECORD_VERSION)])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        match serde_json::from_str::<Record>(row.get_ref(0)?.as_str()?) {
+            Ok(record) if record.at >= since => records.push(record),
+            Ok(record) if since.since(record.at) > SKEW => break,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a record that cannot be read is left out"),
+        }
+    }
+    records.reverse();
     Ok(records)
 }
 

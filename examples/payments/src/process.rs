@@ -10,8 +10,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT_LOG: &str = "info";
+/// What is logged unless `RUST_LOG` says otherwise. RabbitMQ's client warns, with the whole message, of each event that
+/// nobody listens to.
+const DEFAULT_LOG: &str = "info,lapin=error";
 
 /// Logs to the error output, each line of a job with its transaction id, queue and attempt. `RUST_LOG` chooses what:
 /// `debug`, or `warn,ponos=debug`.

@@ -17,7 +17,7 @@ use super::stage::Stage;
 /// How often is looked whether everything has settled.
 const LOOK_EVERY: Duration = Duration::from_millis(60);
 
-/// How long the last look at all ledgers may take.
+/// How long after the deadline the last look at all ledgers may take.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// How many transactions that have not ended are named.
@@ -70,7 +70,7 @@ impl Books {
             }
         };
         let in_time = tokio::time::timeout_at(deadline, look).await.is_ok();
-        let others = tokio::time::timeout(LAST_LOOK, async {
+        let others = tokio::time::timeout_at(deadline + LAST_LOOK, async {
             if !in_time {
                 books.look(stage, &tids).await?;
             }

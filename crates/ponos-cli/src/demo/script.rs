@@ -12,6 +12,7 @@ use ponos_example_payments::mail_provider::{ModeName, ModeRequest};
 use ponos_example_payments::{Org, pheidi};
 use tokio::time::Instant;
 
+use super::Kept;
 use super::books::Books;
 use super::console::{Console, Tone};
 use super::stage::{Stage, Taken};
@@ -89,8 +90,9 @@ impl Script {
     }
 
     /// Says who is there and what is different from work.
-    pub(super) fn opening(&self, stage: &Stage, broker: &str, temporary: bool, seed: u64) {
+    pub(super) fn opening(&self, stage: &Stage, temporary: bool, seed: u64) {
         let console = &self.console;
+        let broker = stage.broker_name();
         console.line(Tone::Strong, "Ponos demo: five programs in one process, joined by HTTP and one broker");
         let fate = if temporary { "  (deleted at the end)" } else { "" };
         console.line(Tone::Plain, &format!("  {:<14} {broker}{fate}", "broker"));
@@ -347,7 +349,7 @@ impl Script {
     }
 
     /// One payment as a tree, the books, and what to try next.
-    pub(super) fn epilogue(&self, books: &Books, kept: Option<&str>) {
+    pub(super) fn epilogue(&self, books: &Books, kept: Option<Kept<'_>>) {
         let console = &self.console;
         let told = books.cascades().max_by_key(|cascade| {
             let paid = cascade.find("cream.payment.process").is_some();
@@ -368,10 +370,16 @@ impl Script {
         let tid = told.as_ref().and_then(Cascade::tid);
         console.line(Tone::Strong, "\n── What next");
         match (kept, tid) {
-            (Some(url), Some(tid)) => {
-                let url = for_a_shell(url);
-                console.line(Tone::Plain, &format!("  ponos trace {} --broker {url}", tid.short()));
-                console.line(Tone::Plain, &format!("  ponos failed list --broker {url}"));
+            (Some(kept), Some(tid)) => {
+                let broker = match kept {
+                    Kept::ByUrl(url) => format!(" --broker {}", for_a_shell(url)),
+                    Kept::BySecretUrl => {
+                        console.line(Tone::Plain, "  with PONOS_BROKER set to the URL of this broker:");
+                        String::new()
+                    }
+                };
+                console.line(Tone::Plain, &format!("  ponos trace {}{broker}", tid.short()));
+                console.line(Tone::Plain, &format!("  ponos failed list --app pheidi{broker}"));
             }
             _ => console.line(
                 Tone::Plain,

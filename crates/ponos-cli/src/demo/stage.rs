@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use ponos::core::broker::{Inspect, QueueStats};
 use ponos::core::envelope::Envelope;
+use ponos::core::id::Timestamp;
 use ponos::core::journal::{JournalQuery, Record};
 use ponos::core::name::{AppName, QueueName};
 use ponos::{App, Broker, CircuitState, FailedJobs, Service, Tid};
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 
 use super::console::{Console, Tone};
 use super::traffic::{Payment, Webhook};
+use crate::text;
 
 /// How many failed attempts are told of one by one in a scene.
 const TOLD_FAILURES: u64 = 6;
@@ -26,15 +29,11 @@ const TOLD_FAILURES: u64 = 6;
 /// How many messages are looked at in one go.
 const PAGE: usize = 1_000;
 
-/// Above so many transactions the journal is read as a whole and not one by one.
-const FEW_TRANSACTIONS: usize = 300;
-
-/// The most records that are read as a whole.
-const ALL_RECORDS: usize = 1_000_000;
-
 /// Everything that runs, and how to ask it.
 pub(super) struct Stage {
     broker: Arc<dyn ponos::core::broker::Broker>,
+    /// Before anything was recorded.
+    began: Timestamp,
     cream: Served<cream::Cream>,
     pheidi: Served<pheidi::Pheidi>,
     hooks: Served<hooks::Hooks>,
@@ -78,7 +77,10 @@ impl Stage {
     /// When the broker cannot be used, or somebody else works there.
     pub(super) async fn set(broker: Broker, console: Console) -> anyhow::Result<Self> {
         let broker = broker.connect().await.context("the broker cannot be used")?;
-        refuse_company(&*broker).await?;
+        refuse_company(&*broker).await.context("the broker cannot be used")?;
+        // RabbitMQ keeps records from the first look on.
+        records(&*broker, JournalQuery::Last(0)).await?;
+        let began = Timestamp::from(SystemTime::now());
         let shared = || Broker::from(Arc::clone(&broker));
         let free: SocketAddr = ([127, 0, 0, 1], 0).into();
 
@@ -98,7 +100,7 @@ impl Stage {
         let hooks = hooks::start(hooks::service(), hooks::Config { address: free }, shared()).await?;
         let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(10)).build()?;
         let seen = Seen { circuit, counts };
-        Ok(Self { broker, cream, pheidi, hooks, deploy, provider, flagged, client, seen })
+        Ok(Self { broker, began, cream, pheidi, hooks, deploy, provider, flagged, client, seen })
     }
 
     /// Stops everything, those who promise before those who keep.
@@ -113,6 +115,11 @@ impl Stage {
 
     pub(super) fn seen(&self) -> Seen {
         self.seen.clone()
+    }
+
+    /// The broker's URL without a password.
+    pub(super) fn broker_name(&self) -> &str {
+        self.broker.name()
     }
 
     pub(super) fn urls(&self) -> [(&'static str, String, &'static str); 3] {
@@ -179,8 +186,8 @@ impl Stage {
 
     /// What the queue of mails holds.
     pub(super) async fn mail_queue(&self) -> Option<QueueStats> {
-        let stats = self.broker.inspect(Inspect::Queues(None)).await.ok()?.into_queues();
-        stats.into_iter().find(|stats| stats.queue.as_str() == pheidi::QUEUE)
+        let queue = QueueName::parse(pheidi::QUEUE).ok()?;
+        self.broker.inspect(Inspect::Queue(queue)).await.ok()?.into_queues().pop()
     }
 
     /// How many jobs of these transactions wait or run, by queue. Looks into the queues and not at the journal.
@@ -229,18 +236,9 @@ impl Stage {
 
     /// The records of these transactions, and how many records were dropped by this process.
     pub(super) async fn records(&self, tids: &BTreeSet<Tid>) -> anyhow::Result<(Vec<Record>, u64)> {
-        let journal =
-            self.broker.journal().context("this broker keeps no journal, so nothing can be balanced")?;
-        let mut records = Vec::new();
-        if tids.len() > FEW_TRANSACTIONS {
-            records = journal.read(JournalQuery::Last(ALL_RECORDS)).await?;
-            records.retain(|record| tids.contains(&record.tid));
-        } else {
-            for tid in tids {
-                records.extend(journal.read(JournalQuery::Tid(tid.clone())).await?);
-            }
-        }
-        Ok((records, journal.dropped()))
+        let mut records = records(&*self.broker, JournalQuery::Since(self.began)).await?;
+        records.retain(|record| tids.contains(&record.tid));
+        Ok((records, self.broker.journal().map_or(0, |journal| journal.dropped())))
     }
 }
 
@@ -261,30 +259,57 @@ impl Seen {
     }
 }
 
-fn apps() -> impl Iterator<Item = AppName> {
-    ["cream", "pheidi", "hooks", "deploy"].into_iter().filter_map(|name| AppName::parse(name).ok())
+/// The applications that have queues.
+fn apps() -> BTreeSet<AppName> {
+    work_queues().map(|queue| queue.app()).collect()
 }
 
 fn tid(answer: &serde_json::Value) -> anyhow::Result<Tid> {
     answer["tid"].as_str().and_then(Tid::from_foreign).context("the answer has no transaction id")
 }
 
-/// Others who work the same queues would take jobs that the demo counts.
+async fn records(
+    broker: &dyn ponos::core::broker::Broker,
+    query: JournalQuery,
+) -> anyhow::Result<Vec<Record>> {
+    let journal = broker.journal().context("this broker keeps no journal, so nothing can be balanced")?;
+    Ok(journal.read(query).await?)
+}
+
+/// Others who work the same queues would take jobs that the demo counts; and on a broker that many share, what waits in
+/// them may be theirs.
 async fn refuse_company(broker: &dyn ponos::core::broker::Broker) -> anyhow::Result<()> {
-    for app in apps() {
-        let stats = broker
-            .inspect(Inspect::Queues(Some(app)))
-            .await
-            .context("the broker cannot be used")?
-            .into_queues();
-        if let Some(busy) = stats.iter().find(|stats| stats.consumers > 0) {
-            anyhow::bail!(
-                "somebody works `{}` on this broker already: stop it, or name another broker with --broker sqlite:FILE",
-                busy.queue
-            );
-        }
+    for queue in work_queues() {
+        let Some(stats) = broker.inspect(Inspect::Queue(queue.clone())).await?.into_queues().pop() else {
+            continue;
+        };
+        anyhow::ensure!(
+            stats.consumers == 0,
+            "somebody works `{queue}` on this broker already: stop it, or name another broker with --broker sqlite:FILE"
+        );
+        anyhow::ensure!(
+            stats.ready == 0 || !crate::broker::is_rabbitmq(broker.name()),
+            "`{queue}` on {} already holds {}, and the demo does not mix with others: name an empty virtual host (`rabbitmqctl add_vhost demo`), or let the service that owns it work first",
+            broker.name(),
+            text::count(stats.ready, "job")
+        );
     }
     Ok(())
+}
+
+/// The queues that the services work, by their definitions.
+fn work_queues() -> impl Iterator<Item = QueueName> {
+    let manifests = [
+        cream::service(Pace::Demo).manifest(),
+        pheidi::service(Pace::Demo).manifest(),
+        hooks::service().manifest(),
+        deploy::service(Pace::Demo).manifest(),
+    ];
+    manifests.into_iter().flat_map(|manifest| {
+        let heard = manifest.reactions.into_iter().map(|reaction| reaction.queue);
+        let queues: Vec<_> = heard.chain(manifest.tasks.into_iter().map(|task| task.queue)).collect();
+        queues.into_iter().filter_map(|queue| QueueName::parse(&queue).ok())
+    })
 }
 
 /// A service whose failures are told.

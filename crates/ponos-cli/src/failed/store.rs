@@ -35,7 +35,7 @@ pub(super) fn jobs_of(session: &Session, app: &AppName) -> FailedJobs {
 /// When the broker does not answer, or knows no such application.
 pub(super) async fn apps(session: &Session, app: Option<&AppName>) -> Result<Vec<AppName>, CliError> {
     let queues = match app {
-        Some(app) => session.queues_of(app).await?,
+        Some(app) => vec![session.failed_queue(app).await?],
         None => session.queues(None).await?,
     };
     let with_jobs = queues.into_iter().filter_map(|stats| {

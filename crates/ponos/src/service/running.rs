@@ -115,7 +115,16 @@ pub(crate) async fn start<A: App>(
         Some(declared) => declared.map_err(failed)?,
         None => return Err(failed(no_answer("the declaration of queues"))),
     }
-    Ok(launch(service, queues, limit_store, broker, clock, owns_broker))
+    let orders = if queues.is_empty() {
+        Vec::new()
+    } else {
+        // Before the first job is taken: an instance that starts during a pause keeps it.
+        standing_orders(&*broker, AppName::from_checked(A::NAME), &clock).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "starting without the standing orders, which cannot be read yet");
+            Vec::new()
+        })
+    };
+    Ok(launch(service, queues, &orders, limit_store, broker, clock, owns_broker))
 }
 
 fn no_answer(what: &str) -> BrokerError {
@@ -254,6 +263,7 @@ fn check_dependencies<A: App>(
 fn launch<A: App>(
     service: Service<A>,
     queues: Vec<Queue>,
+    orders: &[Order],
     limit_store: LimitStore,
     broker: Arc<dyn Broker>,
     clock: Clock,
@@ -293,6 +303,7 @@ fn launch<A: App>(
         controls.insert(queue.queue, control);
         workers.push(QueueWorker::new(Arc::new(spec), Arc::clone(&shared), receiver));
     }
+    carry_out(orders, &controls, clock.wall());
     keepers.push(clock.spawn(keep_orders(Arc::clone(&shared), controls.clone())));
     let workers = workers.into_iter().map(|worker| clock.spawn(worker.run())).collect();
     let publisher = Publisher::new(local, broker);
@@ -374,14 +385,21 @@ fn limiters<A: App>(
 async fn keep_orders(shared: Arc<Shared>, controls: BTreeMap<QueueName, watch::Sender<Control>>) {
     let clock = &shared.local.clock;
     loop {
-        let query = Inspect::Orders(shared.local.app.clone());
-        match clock.timeout(BROKER_DEADLINE, shared.broker.inspect(query)).await {
-            Some(Ok(answer)) => carry_out(&answer.into_orders(), &controls, clock.wall()),
-            Some(Err(error)) => tracing::debug!(%error, "standing orders cannot be read; the last ones hold"),
-            None => {}
-        }
         clock.background_sleep(ORDERS_INTERVAL).await;
+        match standing_orders(&*shared.broker, shared.local.app.clone(), clock).await {
+            Ok(orders) => carry_out(&orders, &controls, clock.wall()),
+            Err(error) => tracing::debug!(%error, "standing orders cannot be read; the last ones hold"),
+        }
     }
+}
+
+async fn standing_orders(
+    broker: &dyn Broker,
+    app: AppName,
+    clock: &Clock,
+) -> Result<Vec<Order>, BrokerError> {
+    let asked = clock.timeout(BROKER_DEADLINE, broker.inspect(Inspect::Orders(app))).await;
+    Ok(asked.unwrap_or_else(|| Err(no_answer("the question for standing orders")))?.into_orders())
 }
 
 fn carry_out(

@@ -37,6 +37,9 @@ impl Journal for MemoryJournal {
                 records.iter().filter(|record| record.tid.to_string().ends_with(&suffix)).cloned().collect()
             }
             JournalQuery::Last(n) => records.iter().skip(records.len().saturating_sub(n)).cloned().collect(),
+            JournalQuery::Since(since) => {
+                records.iter().filter(|record| record.at >= since).cloned().collect()
+            }
             _ => Vec::new(),
         };
         drop(records);

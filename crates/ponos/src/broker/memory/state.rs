@@ -395,6 +395,10 @@ impl State {
                 names.sort();
                 Inspection::Queues(names.into_iter().map(|name| self.stats(name, now)).collect())
             }
+            Inspect::Queue(queue) => {
+                let found = self.queues.get(&queue).map(|_| self.stats(&queue, now));
+                Inspection::Queues(found.into_iter().collect())
+            }
             Inspect::Messages { queue, limit, after } => {
                 let mut all: Vec<_> = find(&queue)?.envelopes().collect();
                 all.sort_by_key(|envelope| (envelope.report.as_ref().map(|report| report.at), envelope.id));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ponos_core::broker::{BrokerErrorKind, Destination, Inspect, Order, OrderAction, Outgoing};
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::journal::{JournalQuery, PublishedRecord, Record, What};
-use ponos_core::name::AppName;
+use ponos_core::name::{AppName, QueueName};
 
 use super::messages::*;
 use super::stand::{Stand, ids_of, within};
@@ -43,6 +43,12 @@ pub async fn the_figures_add_up(stand: Stand) {
     for queue in hearers().into_iter().chain([jobs(), effects(), failed()]) {
         assert!(names.contains(&queue), "{queue} of {names:?}");
     }
+    let alone = async |queue: QueueName| {
+        let found = stand.inspect(Inspect::Queue(queue)).await.into_queues();
+        found.into_iter().map(|stats| (stats.queue, stats.ready, stats.consumers)).collect::<Vec<_>>()
+    };
+    assert_eq!(alone(jobs()).await, [(jobs(), 2, 1)]);
+    assert_eq!(alone(nowhere()).await, []);
     let other = AppName::from_checked("other");
     let of_one = stand.inspect(Inspect::Queues(Some(other.clone()))).await.into_queues();
     assert!(!of_one.is_empty() && of_one.iter().all(|stats| stats.queue.app() == other), "{of_one:?}");
@@ -204,5 +210,8 @@ pub async fn records_are_found_by_their_transaction(stand: Stand) {
     assert_eq!(read(JournalQuery::TidSuffix("0002".into())).await, []);
     assert_eq!(read(JournalQuery::Last(3)).await, records[17..]);
     assert_eq!(read(JournalQuery::Last(1000)).await, records);
+    let at = records[10].at;
+    let since = records.iter().filter(|record| record.at >= at).cloned().collect::<Vec<_>>();
+    assert_eq!(read(JournalQuery::Since(at)).await, since);
     assert_eq!(journal.dropped(), 0);
 }
