@@ -142,6 +142,12 @@ impl RabbitBroker {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// What a queue says of itself at this moment; `None` when it does not exist.
+    #[cfg(feature = "management")]
+    pub(crate) async fn figures(&self, queue: &str) -> Result<Option<crate::declare::Figures>, BrokerError> {
+        self.shared.declarer().figures(queue).await
+    }
+
     /// Counters of this process.
     #[must_use]
     pub fn stats(&self) -> Stats {

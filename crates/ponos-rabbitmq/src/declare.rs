@@ -17,6 +17,12 @@ use crate::convert;
 use crate::error::{self, Class};
 use crate::link::{CALL_DEADLINE, Link};
 use crate::topology::{BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
+#[cfg(feature = "management")]
+use crate::{diff::Diff, management::Management};
+
+/// How long the management plugin may take to tell what is different, while a service waits for its start.
+#[cfg(feature = "management")]
+const TELL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a queue says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +36,15 @@ pub(crate) struct Declarer<'a> {
     link: &'a Link,
     channel: Option<Channel>,
     mismatches: &'a AtomicU64,
+    #[cfg(feature = "management")]
+    management_is_away: bool,
+}
+
+/// What was refused because something else is there.
+#[cfg_attr(not(feature = "management"), expect(dead_code, reason = "read by the management feature"))]
+enum Wanted<'a> {
+    Exchange(&'a ExchangeSpec),
+    Queue(&'a QueueSpec),
 }
 
 /// Why a call failed: the channel's own error, or one of the connection.
@@ -49,7 +64,13 @@ impl Failed {
 
 impl<'a> Declarer<'a> {
     pub(crate) fn new(link: &'a Link, mismatches: &'a AtomicU64) -> Self {
-        Self { link, channel: None, mismatches }
+        Self {
+            link,
+            channel: None,
+            mismatches,
+            #[cfg(feature = "management")]
+            management_is_away: false,
+        }
     }
 
     /// Makes everything of a plan exist.
@@ -102,14 +123,16 @@ impl<'a> Declarer<'a> {
             Ok(()) => Ok(()),
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => {
                 let said = error::text(&error);
+                let told = self.told(Wanted::Exchange(spec)).await;
                 if names_argument(&said, &["type", "durable"]) {
                     return Err(unusable(
                         &what,
+                        told.as_deref(),
                         &said,
                         "delete it, or let its owner declare it as a durable one of this type",
                     ));
                 }
-                self.differs(&what, &said);
+                self.differs(&what, told.as_deref().unwrap_or(&said));
                 Ok(())
             }
             // Who may not declare may still use what its owner has declared.
@@ -161,16 +184,18 @@ impl<'a> Declarer<'a> {
             Err(Failed::Broker(error)) => return Err(error),
             _ => String::new(),
         };
+        let told = self.told(Wanted::Queue(spec)).await;
         for said in [&said_of_kind, &said] {
             if names_argument(said, &["x-queue-type", "durable", "exclusive", "auto_delete"]) {
                 return Err(unusable(
                     &what,
+                    told.as_deref(),
                     said,
                     "to take over a Node service's queues say `?queue_type=classic` in the broker's URL; otherwise drain and delete the queue, and start again",
                 ));
             }
         }
-        self.differs(&what, &said);
+        self.differs(&what, told.as_deref().unwrap_or(&said));
         Ok(())
     }
 
@@ -222,6 +247,42 @@ impl<'a> Declarer<'a> {
         })
     }
 
+    /// All differences of something that exists, where the management plugin is there to tell them.
+    #[cfg(feature = "management")]
+    async fn told(&mut self, wanted: Wanted<'_>) -> Option<String> {
+        if self.management_is_away {
+            return None;
+        }
+        let management = Management::within(self.link.options(), TELL_DEADLINE);
+        let told = async {
+            let management = management?;
+            let diff = match wanted {
+                Wanted::Exchange(spec) => {
+                    management.exchange(&spec.name).await?.map(|found| Diff::of_exchange(spec, &found))
+                }
+                Wanted::Queue(spec) => {
+                    management.queue(&spec.name).await?.map(|found| Diff::of_queue(spec, &found))
+                }
+            };
+            Ok::<_, BrokerError>(diff)
+        };
+        match told.await {
+            Ok(diff) => diff.map(|diff| diff.to_string()).filter(|text| !text.is_empty()),
+            Err(error) => {
+                // Who starts does not wait for it once for every queue.
+                self.management_is_away = true;
+                tracing::debug!(%error, "only the first difference is known");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "management"))]
+    #[expect(clippy::unused_async, reason = "asks the management plugin where that is built in")]
+    async fn told(&mut self, _: Wanted<'_>) -> Option<String> {
+        None
+    }
+
     fn differs(&self, what: &str, said: &str) {
         self.mismatches.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
@@ -237,8 +298,9 @@ fn names_argument(said: &str, arguments: &[&str]) -> bool {
     arguments.iter().any(|argument| said.contains(&format!("inequivalent arg '{argument}'")))
 }
 
-fn unusable(what: &str, said: &str, cure: &str) -> BrokerError {
-    let difference = said.split_once(": ").map_or(said, |(_, difference)| difference);
+/// All differences where they were told, else the one that RabbitMQ names.
+fn unusable(what: &str, told: Option<&str>, said: &str, cure: &str) -> BrokerError {
+    let difference = told.unwrap_or_else(|| said.split_once(": ").map_or(said, |(_, difference)| difference));
     BrokerError::new(
         BrokerErrorKind::Mismatch,
         format!(

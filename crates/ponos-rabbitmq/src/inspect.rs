@@ -31,11 +31,16 @@ pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Insp
     })
 }
 
-/// The figures of queues, by name: of those that were declared here, and, where the management plugin is there, of all.
+/// The figures of queues, by name: of those that were declared here. Who has declared none is a tool, and is told what the
+/// management plugin knows; a service asks every few seconds and never asks that.
 async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
     let mine = |queue: &QueueName| app.is_none_or(|app| queue.app() == *app);
     let mut stats = Vec::new();
-    let mut names: Vec<QueueName> = shared.known_queues().into_iter().filter(mine).collect();
+    let known = shared.known_queues();
+    if known.is_empty() {
+        return listed(shared, app).await;
+    }
+    let mut names: Vec<QueueName> = known.into_iter().filter(mine).collect();
     let levels = shared.known_levels();
     names.extend(
         levels.into_iter().filter_map(|(app, step)| parse(&topology::level_name(&app, step))).filter(mine),
@@ -56,6 +61,44 @@ async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<Queue
     }
     stats.sort_by(|one, other| one.queue.cmp(&other.queue));
     Ok(stats)
+}
+
+/// What the management plugin lists. It knows what consumers hold; who consumes, the queue itself tells.
+#[cfg(feature = "management")]
+async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
+    let management = crate::management::Management::new(&shared.options);
+    let totals = async { management?.totals().await };
+    let totals = totals.await.map_err(|error| {
+        BrokerError::new(error.kind(), format!("listing queues needs RabbitMQ's management plugin: {error}"))
+    })?;
+    let mut stats = Vec::new();
+    let mut declarer = shared.declarer();
+    for (name, totals) in totals {
+        // Names that are none of ours belong to other programs.
+        let Some(queue) = parse(&name).filter(|queue| app.is_none_or(|app| queue.app() == *app)) else {
+            continue;
+        };
+        if let Some(figures) = declarer.figures(queue.as_str()).await? {
+            stats.push(QueueStats {
+                ready: figures.ready.into(),
+                delayed: None,
+                unsettled: Some(totals.unacknowledged),
+                consumers: figures.consumers,
+                oldest: None,
+                queue,
+            });
+        }
+    }
+    Ok(stats)
+}
+
+#[cfg(not(feature = "management"))]
+#[expect(clippy::unused_async, reason = "asks the management plugin where that is built in")]
+async fn listed(_: &Arc<Shared>, _: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
+    Err(BrokerError::new(
+        ponos_core::broker::BrokerErrorKind::Invalid,
+        "listing queues needs RabbitMQ's management plugin, and this program was built without asking it: turn on the feature `rabbitmq-management` of `ponos`",
+    ))
 }
 
 /// A queue's name, if it is one of an application's.

@@ -92,9 +92,10 @@ impl RabbitJournal {
         self.flush().await;
         let end = mark();
         let message = message(&Batch { mark: Some(end.clone()), records: Vec::new() });
-        match self.publisher.publish(vec![message]).await.pop() {
-            Some(Outcome::Refused(error) | Outcome::Unknown(error)) => return Err(error),
-            _ => {}
+        if let Some(Outcome::Refused(error) | Outcome::Unknown(error)) =
+            self.publisher.publish(vec![message]).await.pop()
+        {
+            return Err(error);
         }
         let from = match &query {
             JournalQuery::Tid(tid) => began(tid).map_or(From::First, From::Time),

@@ -179,7 +179,7 @@ impl Shared {
             match settle(&self, &delivery, Settlement::just(verdict)).await {
                 Ok(_) | Err(SettleError::Lost { .. }) => return,
                 Err(error) => {
-                    tracing::warn!(%error, queue = %delivery.queue, "a message that came before its time could not be delayed yet")
+                    tracing::warn!(%error, queue = %delivery.queue, "a message that came before its time could not be delayed yet");
                 }
             }
             tokio::time::sleep(PAUSE).await;

@@ -443,7 +443,7 @@ fn fingerprint(properties: &BasicProperties, body: &[u8]) -> [u8; 10] {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
-        properties.message_id().as_ref().map(|id| id.as_str()).hash(&mut hasher);
+        properties.message_id().as_ref().map(lapin::types::ShortString::as_str).hash(&mut hasher);
         properties.timestamp().hash(&mut hasher);
         body.hash(&mut hasher);
         hasher.finish().to_le_bytes()
