@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
 use tokio::time::timeout;
@@ -23,6 +23,12 @@ use crate::{diff::Diff, management::Management};
 /// How long the management plugin may take to tell what is different, while a service waits for its start.
 #[cfg(feature = "management")]
 const TELL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What of a queue cannot be changed, and cannot be used otherwise.
+const FATAL_OF_QUEUES: [&str; 4] = ["x-queue-type", "durable", "exclusive", "auto_delete"];
+
+/// More arguments than any queue has.
+const MOST_ARGUMENTS: usize = 32;
 
 /// What a queue says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +149,7 @@ impl<'a> Declarer<'a> {
                         Err(BrokerError::new(
                             BrokerErrorKind::Denied,
                             format!(
-                                "the event `{}` does not exist yet and this user may not declare it: start the service that emits it first, or run `ponos topology apply` with its manifest",
+                                "the event `{}` does not exist yet and this user may not declare it: run `ponos topology apply` with its manifest as a user who may, or start a service first that may",
                                 spec.name
                             ),
                         ))
@@ -176,17 +182,10 @@ impl<'a> Declarer<'a> {
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
             Err(failed) => return Err(failed.into_error(&what)),
         };
-        // RabbitMQ names the first difference only, so the type alone is asked for as well.
-        let kind = spec.arguments.get_key_value("x-queue-type").map(|(name, kind)| (*name, kind.clone()));
-        let kind_alone = convert::table(&kind.into_iter().collect());
-        let said_of_kind = match self.declare_queue(&spec.name, kind_alone, false).await {
-            Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
-            Err(Failed::Broker(error)) => return Err(error),
-            _ => String::new(),
-        };
+        let said_of_kind = self.kind_differs(spec).await?.unwrap_or_default();
         let told = self.told(Wanted::Queue(spec)).await;
         for said in [&said_of_kind, &said] {
-            if names_argument(said, &["x-queue-type", "durable", "exclusive", "auto_delete"]) {
+            if names_argument(said, &FATAL_OF_QUEUES) {
                 return Err(unusable(
                     &what,
                     told.as_deref(),
@@ -197,6 +196,27 @@ impl<'a> Declarer<'a> {
         }
         self.differs(&what, told.as_deref().unwrap_or(&said));
         Ok(())
+    }
+
+    /// What RabbitMQ says of a queue's type, if that is another one. It names the first difference only, and the type is
+    /// among the last, so whatever else it names is asked for as it is.
+    async fn kind_differs(&mut self, spec: &QueueSpec) -> Result<Option<String>, BrokerError> {
+        let kind = spec.arguments.get_key_value("x-queue-type").map(|(name, kind)| (*name, kind.clone()));
+        let mut arguments = convert::table(&kind.into_iter().collect());
+        for _ in 0..MOST_ARGUMENTS {
+            let said = match self.declare_queue(&spec.name, arguments.clone(), false).await {
+                Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
+                Err(Failed::Broker(error)) => return Err(error),
+                _ => return Ok(None),
+            };
+            match current(&said).filter(|(name, _)| !FATAL_OF_QUEUES.contains(name)) {
+                Some((name, value)) => {
+                    arguments.insert(name.into(), value);
+                }
+                None => return Ok(Some(said)),
+            }
+        }
+        Ok(None)
     }
 
     async fn declare_queue(
@@ -293,6 +313,19 @@ impl<'a> Declarer<'a> {
     }
 }
 
+/// The argument that a 406 names, and the value that it has where it is a text or a number.
+fn current(said: &str) -> Option<(&str, AMQPValue)> {
+    let (_, rest) = said.split_once("inequivalent arg '")?;
+    let (name, rest) = rest.split_once('\'')?;
+    let (_, current) = rest.rsplit_once("current is the value '")?;
+    let (value, kind) = current.rsplit_once("' of type '")?;
+    let value = match kind.trim_end_matches('\'') {
+        "longstr" => AMQPValue::LongString(value.into()),
+        _ => AMQPValue::LongLongInt(value.parse().ok()?),
+    };
+    Some((name, value))
+}
+
 /// Whether a 406 is about one of these properties.
 fn names_argument(said: &str, arguments: &[&str]) -> bool {
     arguments.iter().any(|argument| said.contains(&format!("inequivalent arg '{argument}'")))
@@ -307,4 +340,24 @@ fn unusable(what: &str, told: Option<&str>, said: &str, cure: &str) -> BrokerErr
             "{what} exists and cannot be used ({difference}; {said}): {cure}; `ponos topology plan` shows what is wanted and what is there"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_what_an_argument_is_now() {
+        let said = |rest: &str| {
+            format!("PRECONDITION_FAILED - inequivalent arg 'x' for queue 'q' in vhost '/': {rest}")
+        };
+        let number = said("received none but current is the value '5' of type 'signedint'");
+        assert_eq!(current(&number), Some(("x", AMQPValue::LongLongInt(5))));
+        let text = said(
+            "received the value '1' of type 'signedint' but current is the value 'it's' of type 'longstr'",
+        );
+        assert_eq!(current(&text), Some(("x", AMQPValue::LongString("it's".into()))));
+        assert_eq!(current(&said("received the value '1' of type 'signedint' but current is none")), None);
+        assert_eq!(current("NOT_FOUND"), None);
+    }
 }

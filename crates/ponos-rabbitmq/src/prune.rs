@@ -21,7 +21,7 @@ use crate::management::{FRESH, Management};
 use crate::topology::{BindingSpec, is_of_every_app};
 
 /// Between two looks at a queue.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What became of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
