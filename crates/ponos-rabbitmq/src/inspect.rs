@@ -74,10 +74,12 @@ async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<Queue
     let mut stats = Vec::new();
     let mut declarer = shared.declarer();
     for (name, totals) in totals {
-        // Names that are none of ours belong to other programs.
-        let Some(queue) = parse(&name).filter(|queue| app.is_none_or(|app| queue.app() == *app)) else {
-            continue;
+        // Names that are none of ours belong to other programs, and the stream of standing orders holds no jobs.
+        let ours = |queue: &QueueName| {
+            let owner = queue.app();
+            app.is_none_or(|app| owner == *app) && queue.as_str() != topology::orders_name(&owner)
         };
+        let Some(queue) = parse(&name).filter(ours) else { continue };
         if let Some(figures) = declarer.figures(queue.as_str()).await? {
             stats.push(QueueStats {
                 ready: figures.ready.into(),

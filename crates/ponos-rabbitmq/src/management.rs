@@ -1,6 +1,7 @@
 //! The HTTP API of RabbitMQ's management plugin, as far as tools need it: lists, and taking away.
 //!
-//! Services work without the plugin, and never ask it while they run. Where it is comes from the broker's URL
+//! Services work without the plugin, and never ask it while they run; only a start that meets something that is not as it
+//! should be asks what all is different. Where it is comes from the broker's URL
 //! ([`options`](crate::options)); the credentials are those of the URL and go into no error.
 //!
 //! The lists are asked for without statistics and with totals (`disable_stats`, `enable_queue_totals`): that is cheap, and

@@ -1,6 +1,7 @@
 //! The management plugin of a real RabbitMQ: what it counts, what it takes, what pruning leaves behind.
 
 #![cfg(feature = "management")]
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for something else")]
 
 use std::time::{Duration, Instant};
 
