@@ -14,6 +14,7 @@ mod publish;
 mod queues;
 mod steer;
 mod text;
+mod topology;
 mod trace;
 
 use std::process::ExitCode;
@@ -68,6 +69,9 @@ enum Verb {
     /// Shows what became of a transaction, as a tree
     #[command(after_help = EXIT_CODES)]
     Trace(trace::TraceArgs),
+    /// Shows and changes what exists on RabbitMQ for applications, by their manifests
+    #[command(after_help = EXIT_CODES)]
+    Topology(topology::TopologyArgs),
     /// Pauses a queue, in every instance, until it is resumed
     #[command(after_help = EXIT_CODES)]
     Pause(steer::PauseArgs),
@@ -119,6 +123,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Queues(args) => queues::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
             Verb::Names(_) | Verb::Demo(_) => unreachable!("they need no broker and ran above"),

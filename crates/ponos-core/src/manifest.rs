@@ -24,11 +24,13 @@
 //! assert_eq!(manifest.reactions[0].creates[0], "pheidi.email.send");
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::broker::Topology;
+use crate::name::{AppName, EventName, NameError, QueueName, TaskName};
 use crate::policy::{BreakerConfig, MaxRetries, Rate, RetryPolicy};
 
 /// The version of the manifest that this crate writes.
@@ -239,6 +241,53 @@ impl Manifest {
         serde_json::from_str(text).map_err(|e| ManifestError(format!("the manifest is damaged: {e}")))
     }
 
+    /// Every event that the application emits, in its tasks or outside of them.
+    ///
+    /// # Errors
+    ///
+    /// When a name is none.
+    pub fn emitted(&self) -> Result<Vec<EventName>, ManifestError> {
+        let names: BTreeSet<&String> =
+            self.emits.iter().chain(self.tasks.iter().flat_map(|task| &task.emits)).collect();
+        names.into_iter().map(|name| EventName::unchecked_verb(name).map_err(wrong_name)).collect()
+    }
+
+    /// What a service with this definition makes exist when it starts.
+    ///
+    /// # Errors
+    ///
+    /// When a name is none.
+    pub fn topology(&self) -> Result<Topology, ManifestError> {
+        let app = AppName::parse(&self.app).map_err(wrong_name)?;
+        let event = |name: &String| EventName::unchecked_verb(name).map_err(wrong_name);
+        let mut events = self.emitted()?;
+        let mut subscriptions = Vec::new();
+        for reaction in &self.reactions {
+            let event = event(&reaction.event)?;
+            subscriptions.push((QueueName::subscription(&app, &event), event.clone()));
+            events.push(event);
+        }
+        events.sort();
+        events.dedup();
+        let tasks: BTreeSet<&String> = self
+            .tasks
+            .iter()
+            .map(|task| &task.name)
+            .chain(self.reactions.iter().flat_map(|reaction| &reaction.creates))
+            .collect();
+        let tasks = tasks.into_iter().map(|name| {
+            let task = TaskName::unchecked_verb(name).map_err(wrong_name)?;
+            if task.app() != app {
+                return Err(ManifestError(format!(
+                    "the task `{task}` is not one of the application `{app}`"
+                )));
+            }
+            Ok(QueueName::task(&task))
+        });
+        let tasks = tasks.collect::<Result<_, _>>()?;
+        Ok(Topology { app: Some(app), events, subscriptions, tasks, prototypes: Vec::new() })
+    }
+
     /// Writes the manifest, indented, with a line break at the end.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -246,6 +295,10 @@ impl Manifest {
         text.push('\n');
         text
     }
+}
+
+fn wrong_name(error: NameError) -> ManifestError {
+    ManifestError(format!("the manifest is damaged: {error}"))
 }
 
 #[cfg(test)]
@@ -267,5 +320,22 @@ mod tests {
         assert!(error.contains("update it"), "{error}");
         let manifest = Manifest::from_json(r#"{"ponos_manifest":1,"app":"a","later":{}}"#).unwrap();
         assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn the_topology_has_what_reactions_create_although_another_process_may_work_it() {
+        let manifest = Manifest::from_json(
+            r#"{"ponos_manifest":1,"app":"pheidi","emits":["email.asked"],
+                "reactions":[{"event":"org.payment.processed","queue":"pheidi.org.payment.processed",
+                              "creates":["pheidi.email.send"],"policy":{"concurrency":1,"prefetch":1}}]}"#,
+        )
+        .unwrap();
+        let topology = manifest.topology().unwrap();
+        assert_eq!(topology.app.unwrap(), "pheidi");
+        assert_eq!(topology.tasks, [QueueName::from_checked("pheidi.email.send")]);
+        assert_eq!(topology.subscriptions[0].0, "pheidi.org.payment.processed");
+        assert_eq!(topology.events.len(), 2);
+        let strange = Manifest { app: "Pheidi".into(), ..manifest };
+        assert!(strange.topology().unwrap_err().to_string().contains("damaged"));
     }
 }

@@ -154,6 +154,22 @@ impl RabbitBroker {
         self.shared.consume.is_up() && self.shared.publish.is_up()
     }
 
+    /// Makes everything of a plan exist.
+    ///
+    /// # Errors
+    ///
+    /// `Mismatch` when something that exists cannot be used, `Denied` when something is not allowed.
+    pub async fn carry_out(&self, plan: &Plan) -> Result<(), BrokerError> {
+        self.shared.check_open()?;
+        self.shared.declarer().carry_out(plan).await
+    }
+
+    /// What a queue says of itself at this moment; `None` when it does not exist.
+    #[cfg(feature = "management")]
+    pub(crate) async fn figures(&self, queue: &str) -> Result<Option<crate::declare::Figures>, BrokerError> {
+        self.shared.declarer().figures(queue).await
+    }
+
     /// Counters of this process.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
 
@@ -16,6 +16,18 @@ use crate::convert;
 use crate::error::{self, Class};
 use crate::link::{CALL_DEADLINE, Link};
 use crate::topology::{BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
+#[cfg(feature = "management")]
+use crate::{diff::Diff, management::Management};
+
+/// How long the management plugin may take to tell what is different, while a service waits for its start.
+#[cfg(feature = "management")]
+const TELL_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What of a queue cannot be changed, and cannot be used otherwise.
+const FATAL_OF_QUEUES: [&str; 4] = ["x-queue-type", "durable", "exclusive", "auto_delete"];
+
+/// More arguments than any queue has.
+const MOST_ARGUMENTS: usize = 32;
 
 /// What a queue says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +42,15 @@ pub(crate) struct Declarer<'a> {
     /// With the number of its connection.
     channel: Option<(Channel, u64)>,
     mismatches: &'a AtomicU64,
+    #[cfg(feature = "management")]
+    management_is_away: bool,
+}
+
+/// What was refused because something else is there.
+#[cfg_attr(not(feature = "management"), expect(dead_code, reason = "read by the management feature"))]
+enum Wanted<'a> {
+    Exchange(&'a ExchangeSpec),
+    Queue(&'a QueueSpec),
 }
 
 /// Why a call failed: the channel's own error, or one of the connection.
@@ -49,7 +70,13 @@ impl Failed {
 
 impl<'a> Declarer<'a> {
     pub(crate) fn new(link: &'a Link, mismatches: &'a AtomicU64) -> Self {
-        Self { link, channel: None, mismatches }
+        Self {
+            link,
+            channel: None,
+            mismatches,
+            #[cfg(feature = "management")]
+            management_is_away: false,
+        }
     }
 
     /// Makes everything of a plan exist.
@@ -101,14 +128,16 @@ impl<'a> Declarer<'a> {
             Ok(()) => Ok(()),
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => {
                 let said = error::text(&error);
+                let told = self.told(Wanted::Exchange(spec)).await;
                 if names_argument(&said, &["type", "durable"]) {
                     return Err(unusable(
                         &what,
+                        told.as_deref(),
                         &said,
                         "delete it, or let its owner declare it as a durable one of this type",
                     ));
                 }
-                self.differs(&what, &said);
+                self.differs(&what, told.as_deref().unwrap_or(&said));
                 Ok(())
             }
             // Who may not declare may still use what its owner has declared.
@@ -119,7 +148,7 @@ impl<'a> Declarer<'a> {
                         Err(BrokerError::new(
                             BrokerErrorKind::Denied,
                             format!(
-                                "the event `{}` does not exist yet and this user may not declare it: start the service that emits it first, or run `ponos topology apply` with its manifest",
+                                "the event `{}` does not exist yet and this user may not declare it: run `ponos topology apply` with its manifest as a user who may, or start a service first that may",
                                 spec.name
                             ),
                         ))
@@ -152,25 +181,41 @@ impl<'a> Declarer<'a> {
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
             Err(failed) => return Err(failed.into_error(&what)),
         };
-        // RabbitMQ names the first difference only, so the type alone is asked for as well.
-        let kind = spec.arguments.get_key_value("x-queue-type").map(|(name, kind)| (*name, kind.clone()));
-        let kind_alone = convert::table(&kind.into_iter().collect());
-        let said_of_kind = match self.declare_queue(&spec.name, kind_alone, false).await {
-            Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
-            Err(Failed::Broker(error)) => return Err(error),
-            _ => String::new(),
-        };
+        let said_of_kind = self.kind_differs(spec).await?.unwrap_or_default();
+        let told = self.told(Wanted::Queue(spec)).await;
         for said in [&said_of_kind, &said] {
-            if names_argument(said, &["x-queue-type", "durable", "exclusive", "auto_delete"]) {
+            if names_argument(said, &FATAL_OF_QUEUES) {
                 return Err(unusable(
                     &what,
+                    told.as_deref(),
                     said,
                     "to take over a Node service's queues say `?queue_type=classic` in the broker's URL; otherwise drain and delete the queue, and start again",
                 ));
             }
         }
-        self.differs(&what, &said);
+        self.differs(&what, told.as_deref().unwrap_or(&said));
         Ok(())
+    }
+
+    /// What RabbitMQ says of a queue's type, if that is another one. It names the first difference only, and the type is
+    /// among the last, so whatever else it names is asked for as it is.
+    async fn kind_differs(&mut self, spec: &QueueSpec) -> Result<Option<String>, BrokerError> {
+        let kind = spec.arguments.get_key_value("x-queue-type").map(|(name, kind)| (*name, kind.clone()));
+        let mut arguments = convert::table(&kind.into_iter().collect());
+        for _ in 0..MOST_ARGUMENTS {
+            let said = match self.declare_queue(&spec.name, arguments.clone(), false).await {
+                Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
+                Err(Failed::Broker(error)) => return Err(error),
+                _ => return Ok(None),
+            };
+            match current(&said).filter(|(name, _)| !FATAL_OF_QUEUES.contains(name)) {
+                Some((name, value)) => {
+                    arguments.insert(name.into(), value);
+                }
+                None => return Ok(Some(said)),
+            }
+        }
+        Ok(None)
     }
 
     async fn declare_queue(
@@ -217,6 +262,42 @@ impl<'a> Declarer<'a> {
         })
     }
 
+    /// All differences of something that exists, where the management plugin is there to tell them.
+    #[cfg(feature = "management")]
+    async fn told(&mut self, wanted: Wanted<'_>) -> Option<String> {
+        if self.management_is_away {
+            return None;
+        }
+        let management = Management::within(self.link.options(), TELL_DEADLINE);
+        let told = async {
+            let management = management?;
+            let diff = match wanted {
+                Wanted::Exchange(spec) => {
+                    management.exchange(&spec.name).await?.map(|found| Diff::of_exchange(spec, &found))
+                }
+                Wanted::Queue(spec) => {
+                    management.queue(&spec.name).await?.map(|found| Diff::of_queue(spec, &found))
+                }
+            };
+            Ok::<_, BrokerError>(diff)
+        };
+        match told.await {
+            Ok(diff) => diff.map(|diff| diff.to_string()).filter(|text| !text.is_empty()),
+            Err(error) => {
+                // Who starts does not wait for it once for every queue.
+                self.management_is_away = true;
+                tracing::debug!(%error, "only the first difference is known");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "management"))]
+    #[expect(clippy::unused_async, reason = "asks the management plugin where that is built in")]
+    async fn told(&mut self, _: Wanted<'_>) -> Option<String> {
+        None
+    }
+
     fn differs(&self, what: &str, said: &str) {
         self.mismatches.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
@@ -227,17 +308,51 @@ impl<'a> Declarer<'a> {
     }
 }
 
+/// The argument that a 406 names, and the value that it has where it is a text or a number.
+fn current(said: &str) -> Option<(&str, AMQPValue)> {
+    let (_, rest) = said.split_once("inequivalent arg '")?;
+    let (name, rest) = rest.split_once('\'')?;
+    let (_, current) = rest.rsplit_once("current is the value '")?;
+    let (value, kind) = current.rsplit_once("' of type '")?;
+    let value = match kind.trim_end_matches('\'') {
+        "longstr" => AMQPValue::LongString(value.into()),
+        _ => AMQPValue::LongLongInt(value.parse().ok()?),
+    };
+    Some((name, value))
+}
+
 /// Whether a 406 is about one of these properties.
 fn names_argument(said: &str, arguments: &[&str]) -> bool {
     arguments.iter().any(|argument| said.contains(&format!("inequivalent arg '{argument}'")))
 }
 
-fn unusable(what: &str, said: &str, cure: &str) -> BrokerError {
-    let difference = said.split_once(": ").map_or(said, |(_, difference)| difference);
+/// All differences where they were told, else the one that RabbitMQ names.
+fn unusable(what: &str, told: Option<&str>, said: &str, cure: &str) -> BrokerError {
+    let difference = told.unwrap_or_else(|| said.split_once(": ").map_or(said, |(_, difference)| difference));
     BrokerError::new(
         BrokerErrorKind::Mismatch,
         format!(
             "{what} exists and cannot be used ({difference}; {said}): {cure}; `ponos topology plan` shows what is wanted and what is there"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_what_an_argument_is_now() {
+        let said = |rest: &str| {
+            format!("PRECONDITION_FAILED - inequivalent arg 'x' for queue 'q' in vhost '/': {rest}")
+        };
+        let number = said("received none but current is the value '5' of type 'signedint'");
+        assert_eq!(current(&number), Some(("x", AMQPValue::LongLongInt(5))));
+        let text = said(
+            "received the value '1' of type 'signedint' but current is the value 'it's' of type 'longstr'",
+        );
+        assert_eq!(current(&text), Some(("x", AMQPValue::LongString("it's".into()))));
+        assert_eq!(current(&said("received the value '1' of type 'signedint' but current is none")), None);
+        assert_eq!(current("NOT_FOUND"), None);
+    }
 }

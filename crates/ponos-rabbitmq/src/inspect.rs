@@ -32,7 +32,8 @@ pub(crate) async fn inspect(shared: &Arc<Shared>, query: Inspect) -> Result<Insp
     })
 }
 
-/// The figures of queues, by name: of those that were declared here, and, where the management plugin is there, of all.
+/// The figures of queues, by name: of those that were declared here. Who has declared none is a tool, and is told what the
+/// management plugin knows; a service asks every few seconds and never asks that.
 async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
     let mine = |queue: &QueueName| app.is_none_or(|app| queue.app() == *app);
     let mut stats = Vec::new();
@@ -42,7 +43,7 @@ async fn queues(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<Queue
         levels.into_iter().filter_map(|(app, step)| parse(&topology::level_name(&app, step))).filter(mine),
     );
     if names.is_empty() {
-        return Err(unlisted(shared, app));
+        return listed(shared, app).await;
     }
     let mut declarer = shared.declarer();
     for queue in names {
@@ -67,13 +68,42 @@ async fn figures(declarer: &mut Declarer<'_>, queue: QueueName) -> Result<Option
 }
 
 /// An empty list would look like a broker without queues.
-fn unlisted(shared: &Shared, app: Option<&AppName>) -> BrokerError {
+fn unlisted(shared: &Shared, app: Option<&AppName>, why: &str) -> BrokerError {
     let whose = app.map(|app| format!(" of `{app}`")).unwrap_or_default();
     let problem = format!(
-        "the queues{whose} on {} cannot be listed: AMQP answers for a queue by its name only, a list comes from RabbitMQ's management plugin (`rabbitmq-plugins enable rabbitmq_management`; `?management=http://host:15672` in the broker's URL, where it listens elsewhere)",
+        "the queues{whose} on {} cannot be listed: AMQP answers for a queue by its name only, a list comes from RabbitMQ's management plugin (`rabbitmq-plugins enable rabbitmq_management`; `?management=http://host:15672` in the broker's URL, where it listens elsewhere), and {why}",
         shared.name
     );
     BrokerError::new(BrokerErrorKind::Invalid, problem)
+}
+
+/// What the management plugin lists. It knows what consumers hold; who consumes, the queue itself tells.
+#[cfg(feature = "management")]
+async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
+    let management = crate::management::Management::new(&shared.options);
+    let totals = async { management?.totals().await };
+    let totals = totals.await.map_err(|error| unlisted(shared, app, &error.to_string()))?;
+    let mut stats = Vec::new();
+    let mut declarer = shared.declarer();
+    for (name, totals) in totals {
+        // Names that are none of ours belong to other programs, and the stream of standing orders holds no jobs.
+        let ours = |queue: &QueueName| {
+            let owner = queue.app();
+            app.is_none_or(|app| owner == *app) && queue.as_str() != topology::orders_name(&owner)
+        };
+        let Some(queue) = parse(&name).filter(ours) else { continue };
+        let told = figures(&mut declarer, queue).await?;
+        stats.extend(told.map(|told| QueueStats { unsettled: Some(totals.unacknowledged), ..told }));
+    }
+    stats.sort_by(|one, other| one.queue.cmp(&other.queue));
+    Ok(stats)
+}
+
+#[cfg(not(feature = "management"))]
+#[expect(clippy::unused_async, reason = "asks the management plugin where that is built in")]
+async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
+    let why = "this program was built without asking it: turn on the feature `rabbitmq-management` of `ponos`";
+    Err(unlisted(shared, app, why))
 }
 
 /// A queue's name, if it is one of an application's.

@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | [`options`] | the URL: several nodes, TLS, how to reach the management plugin |
 //! | [`topology`] | exchanges, queues and bindings as data: constants of the wire's version |
+//! | [`diff`], [`permissions`], [`policies`] | what tools say of it: differences, who needs which rights, what is an operator's to set |
+//! | `management`, `prune` | the management plugin (feature `management`), and taking away what nobody names |
 //! | `link` | a connection that is kept up: node rotation, jittered backoff, alarms |
 //! | `declare` | makes a topology exist; what exists and differs is told from what cannot be used |
 //! | `publish` | pipelined confirms, `mandatory`, attribution of channel errors |
@@ -27,12 +29,19 @@ mod acks;
 mod broker;
 mod convert;
 mod declare;
+pub mod diff;
 mod error;
 mod inspect;
 mod journal;
 mod link;
+#[cfg(feature = "management")]
+pub mod management;
 pub mod options;
 mod orders;
+pub mod permissions;
+pub mod policies;
+#[cfg(feature = "management")]
+pub mod prune;
 mod publish;
 mod scan;
 mod settle;

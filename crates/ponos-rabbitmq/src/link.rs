@@ -114,6 +114,12 @@ impl TlsFiles {
 }
 
 impl Link {
+    /// Where RabbitMQ is.
+    #[cfg(feature = "management")]
+    pub(crate) fn options(&self) -> &RabbitOptions {
+        &self.shared.options
+    }
+
     /// Connects for the first time, and keeps the connection from then on.
     ///
     /// # Errors

@@ -195,6 +195,18 @@ impl RabbitOptions {
         self
     }
 
+    /// The type of the queues that hold jobs.
+    #[must_use]
+    pub fn job_queues(&self) -> QueueType {
+        self.queue_type
+    }
+
+    /// The virtual host.
+    #[must_use]
+    pub fn virtual_host(&self) -> &str {
+        &self.vhost
+    }
+
     /// How long the first connection is tried before the start fails; 30 s by default. Each node is tried at least once.
     /// What cannot get better, such as a wrong password, fails at once.
     #[must_use]

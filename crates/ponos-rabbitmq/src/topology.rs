@@ -175,6 +175,44 @@ impl Plan {
         plan
     }
 
+    /// Everything that a service declares when it starts: its topology, its standing orders and the exchange of records.
+    #[must_use]
+    pub fn service(topology: &Topology, queue_type: QueueType) -> Self {
+        let mut plan = Self::of(topology, queue_type);
+        if let Some(app) = &topology.app {
+            plan.add(Self::orders(app));
+        }
+        plan.add(Self::lifecycle());
+        plan
+    }
+
+    /// What comes to be only when it is needed: the levels of the delay ladder, the discarded jobs, the log of records.
+    #[must_use]
+    pub fn on_demand(app: &AppName) -> Self {
+        let mut plan = Self::lifecycle_log();
+        let mut discarded = Self::default();
+        discarded.add_queue(app, QueueName::discarded(app).as_str(), discarded_arguments());
+        plan.add(discarded);
+        for step in steps() {
+            plan.add(Self::level(app, step));
+        }
+        plan
+    }
+
+    /// Adds what another plan has and this one has not.
+    pub fn add(&mut self, other: Self) {
+        fn merge<T: PartialEq>(into: &mut Vec<T>, from: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+            for item in from {
+                if !into.iter().any(|there| same(there, &item)) {
+                    into.push(item);
+                }
+            }
+        }
+        merge(&mut self.exchanges, other.exchanges, |one, other| one.name == other.name);
+        merge(&mut self.queues, other.queues, |one, other| one.name == other.name);
+        merge(&mut self.bindings, other.bindings, PartialEq::eq);
+    }
+
     /// One level of an application's delay ladder.
     #[must_use]
     pub fn level(app: &AppName, step: Duration) -> Self {
@@ -359,13 +397,26 @@ pub fn level_name(app: &AppName, step: Duration) -> String {
     format!("{app}.retry.{}", step.as_millis())
 }
 
+/// The steps of the delay ladder, the smallest first.
+pub fn steps() -> impl Iterator<Item = Duration> {
+    (0..=STEPS).map(|k| FIRST_STEP * 2u32.pow(k))
+}
+
+/// Whether a name is one that every application has, whatever its manifest says.
+#[must_use]
+pub fn is_of_every_app(app: &AppName, name: &str) -> bool {
+    name == app.as_str()
+        || name.strip_prefix(app.as_str()).and_then(|rest| rest.strip_prefix('.')).is_some_and(|rest| {
+            matches!(rest, "failed" | "discarded" | "unroutable" | "control" | "retry")
+                || rest.starts_with("control.")
+                || rest.starts_with("retry.")
+        })
+}
+
 /// The smallest step that holds a delay; the largest for longer ones, which hop.
 #[must_use]
 pub fn step_for(delay: Duration) -> Duration {
-    (0..=STEPS)
-        .map(|k| FIRST_STEP * 2u32.pow(k))
-        .find(|step| *step >= delay)
-        .unwrap_or(FIRST_STEP * 2u32.pow(STEPS))
+    steps().find(|step| *step >= delay).unwrap_or(FIRST_STEP * 2u32.pow(STEPS))
 }
 
 #[cfg(test)]

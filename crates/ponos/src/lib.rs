@@ -68,6 +68,14 @@ mod worker;
 
 pub mod prelude;
 
+/// What exists on RabbitMQ, as data, and tools for it.
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq {
+    pub use ponos_rabbitmq::{diff, permissions, policies, topology};
+    #[cfg(feature = "rabbitmq-management")]
+    pub use ponos_rabbitmq::{management, prune};
+}
+
 #[doc(inline)]
 pub use ponos_core as core;
 #[cfg(feature = "macros")]

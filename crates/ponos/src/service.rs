@@ -305,6 +305,14 @@ impl<A: App> Service<A> {
         A::emits().iter().for_each(&mut add);
         self.tasks.iter().flat_map(|task| &task.emits).for_each(&mut add);
         self.reactions.iter().map(|reaction| &reaction.event).for_each(&mut add);
+        let mut emits: Vec<_> = A::emits().iter().map(|event| event.name.to_owned()).collect();
+        if self.errored_events != ErroredEvents::Off {
+            let errored = crate::worker::errored_event().to_string();
+            // The npm package's event: an object of its making.
+            let schema = serde_json::json!({ "type": "object" });
+            events.entry(errored.clone()).or_insert(EventManifest { schema });
+            emits.push(errored);
+        }
         let reactions = self.reactions.iter().map(|reaction| ReactionManifest {
             event: reaction.event.name.to_owned(),
             queue: reaction.queue::<A>().to_string(),
@@ -323,7 +331,7 @@ impl<A: App> Service<A> {
             ponos_manifest: MANIFEST_VERSION,
             app: A::NAME.to_owned(),
             version: self.version.clone(),
-            emits: A::emits().iter().map(|event| event.name.to_owned()).collect(),
+            emits,
             reactions: reactions.collect(),
             tasks: tasks.collect(),
             events,

@@ -102,6 +102,14 @@ fn shop() -> Service<Shop> {
 
 /// What tools read. After a change that is wanted: copy what the failure shows.
 #[test]
+fn an_event_that_the_worker_emits_is_part_of_the_manifest() {
+    let manifest = shop().errored_events(ponos::ErroredEvents::WithoutPayload).manifest();
+    assert_eq!(manifest.emits, ["order.placed", "worker.errored"]);
+    assert!(manifest.events.contains_key("worker.errored"));
+    assert!(manifest.topology().unwrap().events.iter().any(|event| *event == "worker.errored"));
+}
+
+#[test]
 fn the_manifest_is_this_text() {
     let expected = include_str!("data/manifest.json");
     let manifest = shop().manifest().to_json();
