@@ -74,6 +74,9 @@ pub struct ReactionManifest {
     pub queue: String,
     /// The tasks that the reaction's return type names.
     pub creates: Vec<String>,
+    /// Whether it is a prototype, whose queue is bounded and forgotten when nobody listens: tools raise no alarm for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prototype: bool,
     /// How the queue is worked.
     pub policy: PolicyManifest,
 }
@@ -267,5 +270,15 @@ mod tests {
         assert!(error.contains("update it"), "{error}");
         let manifest = Manifest::from_json(r#"{"ponos_manifest":1,"app":"a","later":{}}"#).unwrap();
         assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_reaction_is_a_prototype_only_if_it_says_so() {
+        let written = r#"{"event":"a.happened","queue":"b.a.happened","creates":[],"policy":{"concurrency":1,"prefetch":1}}"#;
+        let reaction: ReactionManifest = serde_json::from_str(written).unwrap();
+        assert!(!reaction.prototype, "as older versions wrote it");
+        assert_eq!(serde_json::to_string(&reaction).unwrap(), written);
+        let prototype = serde_json::to_value(ReactionManifest { prototype: true, ..reaction }).unwrap();
+        assert_eq!(prototype["prototype"], true);
     }
 }

@@ -15,7 +15,7 @@ use ponos_core::broker::{BrokerError, BrokerErrorKind};
 use crate::convert;
 use crate::error::{self, Class};
 use crate::link::{CALL_DEADLINE, Link};
-use crate::topology::{BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
+use crate::topology::{self, BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
 
 /// What a queue says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +152,18 @@ impl<'a> Declarer<'a> {
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
             Err(failed) => return Err(failed.into_error(&what)),
         };
+        let prototype = topology::prototype_arguments();
+        if spec.arguments != prototype
+            && self.declare_queue(&spec.name, convert::table(&prototype), false).await.is_ok()
+        {
+            return Err(BrokerError::new(
+                BrokerErrorKind::Mismatch,
+                format!(
+                    "{what} was made for a prototype and drops messages, which RabbitMQ cannot change: drain it, delete it (`rabbitmqctl delete_queue {}`) and start again, or say `.prototype()` again",
+                    spec.name
+                ),
+            ));
+        }
         // RabbitMQ names the first difference only, so the type alone is asked for as well.
         let kind = spec.arguments.get_key_value("x-queue-type").map(|(name, kind)| (*name, kind.clone()));
         let kind_alone = convert::table(&kind.into_iter().collect());
