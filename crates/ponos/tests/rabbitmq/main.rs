@@ -12,8 +12,14 @@ mod breaker;
 mod conformance;
 #[path = "errors.rs"]
 mod errors;
+#[path = "mixed_fleet.rs"]
+mod mixed_fleet;
+#[path = "peer.rs"]
+mod peer;
 #[path = "poison.rs"]
 mod poison;
+#[path = "prototype.rs"]
+mod prototype;
 #[path = "relay.rs"]
 mod relay;
 #[path = "support.rs"]
