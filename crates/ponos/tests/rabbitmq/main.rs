@@ -2,19 +2,30 @@
 #![allow(missing_docs, missing_debug_implementations, reason = "a test's derives have no readers")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-#![allow(clippy::print_stdout, reason = "the figures of a run")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures of a run")]
 
 #[path = "../another_process/mod.rs"]
 mod another_process;
 #[path = "breaker.rs"]
 mod breaker;
+#[path = "check.rs"]
+mod check;
 #[path = "conformance.rs"]
 mod conformance;
 #[path = "errors.rs"]
 mod errors;
+#[path = "load.rs"]
+mod load;
+#[path = "node_kills.rs"]
+mod node_kills;
 #[path = "poison.rs"]
 mod poison;
 #[path = "relay.rs"]
 mod relay;
 #[path = "support.rs"]
 mod support;
+
+/// A figure that the long forms set by a variable; `scripts/torture` has them.
+fn figure(variable: &str, short: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|figure| figure.parse().ok()).unwrap_or(short)
+}
