@@ -171,7 +171,9 @@ fn stalls(book: &Book, outages: &[Outage]) -> Vec<(Duration, Duration)> {
 
 impl Verdict {
     pub fn print(&self, book: &Book, outages: &[Outage]) {
-        eprintln!("   no  killed     open publishes  running  in the ladder   down for  no confirm for  no run for");
+        eprintln!(
+            "   no  killed     open publishes  running  in the ladder   down for  no confirm for  no run for"
+        );
         for (n, (outage, (confirm, run))) in outages.iter().zip(&self.stalls).enumerate() {
             eprintln!(
                 "{:>5}  {:<8}  {:>15}  {:>7}  {:>13}  {:>7.1} s  {:>12.1} s  {:>8.1} s",
@@ -218,12 +220,7 @@ fn the_checker_finds_what_must_not_be() {
     let outage = Outage { sent: at(100), back: at(200), ..Outage::now("it", &Book::default()) };
     let run = |started, ended| Run { started: at(started), ended: Some(at(ended)) };
     let call = |job, attempt| Call { job, step: Step::Make, attempt };
-    let piece = |answer, over| Piece {
-        asked: at(0),
-        answered: Some((at(5), answer)),
-        over,
-        shelved: false,
-    };
+    let piece = |answer, over| Piece { asked: at(0), answered: Some((at(5), answer)), over, shelved: false };
     let faults = |answer, over, runs: Vec<(Call, Vec<Run>)>| {
         let pieces = vec![piece(answer, over)];
         let book = Book { pieces, runs: runs.into_iter().collect(), ..Book::default() };

@@ -91,9 +91,9 @@ async fn shelve(t: PieceShelve, cx: TaskCx<PieceShelve>) -> Outcome {
 
 pub fn forge() -> Service<Forge> {
     let backoff = Backoff::exponential(millis(200)).max(secs(1));
-    Service::new().on(take_order).task(make, move |p| {
-        p.retry(backoff).recover(write_off).concurrency(32).prefetch(128).no_breaker()
-    })
+    Service::new()
+        .on(take_order)
+        .task(make, move |p| p.retry(backoff).recover(write_off).concurrency(32).prefetch(128).no_breaker())
 }
 
 pub fn shop() -> Service<Shop> {

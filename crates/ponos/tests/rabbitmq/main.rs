@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures of a run")]
 
+#[path = "alarm.rs"]
+mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
 #[path = "breaker.rs"]
@@ -12,16 +14,22 @@ mod breaker;
 mod check;
 #[path = "conformance.rs"]
 mod conformance;
+#[path = "delays.rs"]
+mod delays;
 #[path = "errors.rs"]
 mod errors;
 #[path = "load.rs"]
 mod load;
+#[path = "messages.rs"]
+mod messages;
 #[path = "node_kills.rs"]
 mod node_kills;
 #[path = "poison.rs"]
 mod poison;
 #[path = "relay.rs"]
 mod relay;
+#[path = "spike.rs"]
+mod spike;
 #[path = "support.rs"]
 mod support;
 

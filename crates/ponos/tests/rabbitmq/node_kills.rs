@@ -74,7 +74,8 @@ impl System {
     async fn end(self, outages: &[Outage]) -> Duration {
         self.enough.store(true, Ordering::Relaxed);
         let (began, asked) = (Instant::now(), self.ledger.book().pieces.len());
-        self.until("the last answers", |ledger| ledger.book().pieces.iter().all(|p| p.answered.is_some())).await;
+        self.until("the last answers", |ledger| ledger.book().pieces.iter().all(|p| p.answered.is_some()))
+            .await;
         self.until("the rest", |ledger| ledger.book().left == 0).await;
         let queues = self.empty().await;
         let drained = began.elapsed();
@@ -90,10 +91,19 @@ impl System {
              last of {asked} jobs was asked for",
             drained.as_secs_f64()
         );
-        assert!(verdict.faults.is_empty(), "{} faults: {:#?}", verdict.faults.len(), &verdict.faults[..verdict.faults.len().min(20)]);
+        assert!(
+            verdict.faults.is_empty(),
+            "{} faults: {:#?}",
+            verdict.faults.len(),
+            &verdict.faults[..verdict.faults.len().min(20)]
+        );
         assert!(queues.is_empty(), "{queues:?}");
         let failed = failed(&*brokers[0]).await;
-        assert!(failed >= verdict.recovered, "{failed} failed jobs are kept, {} were recovered", verdict.recovered);
+        assert!(
+            failed >= verdict.recovered,
+            "{failed} failed jobs are kept, {} were recovered",
+            verdict.recovered
+        );
         for broker in brokers {
             broker.close().await.unwrap();
         }
@@ -151,8 +161,10 @@ async fn no_confirmed_job_is_lost_when_the_only_node_is_killed_again_and_again()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishing_goes_on_and_no_job_is_lost_when_the_nodes_of_a_cluster_are_killed_in_turn() {
     let kills = figure("PONOS_NODE_KILLS", 1);
-    let cluster = tokio::task::spawn_blocking(|| Arc::new(Cluster::start(3, &NodeOptions::new()))).await.unwrap();
-    let hosts: Vec<_> = cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.amqp_port())).collect();
+    let cluster =
+        tokio::task::spawn_blocking(|| Arc::new(Cluster::start(3, &NodeOptions::new()))).await.unwrap();
+    let hosts: Vec<_> =
+        cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.amqp_port())).collect();
     let load = Load { jobs: u32::MAX, pace: figure("PONOS_PACE", 2), backlog: u32::MAX, open: 50_000 };
     let system = System::start(&format!("amqp://guest:guest@{}/", hosts.join(",")), load).await;
     let mut outages = Vec::new();
