@@ -53,8 +53,10 @@ pub struct WoundStitch {
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
     washed: Arc<AtomicU32>,
-    runs: Arc<Mutex<HashMap<(&'static str, u32), Vec<u32>>>>,
+    runs: Arc<Mutex<Runs>>,
 }
+
+type Runs = HashMap<(&'static str, u32), Vec<u32>>;
 
 impl Chart {
     fn note(&self, kind: &'static str, n: u32, attempt: u32) {

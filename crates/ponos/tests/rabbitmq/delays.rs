@@ -9,7 +9,7 @@ use ponos::core::broker::{Broker as _, Inspect, Topology};
 use ponos::core::id::Timestamp;
 use ponos::core::name::{AppName, QueueName};
 use ponos::prelude::*;
-use ponos::{RabbitBroker, RabbitOptions};
+use ponos::{RabbitBroker, RabbitOptions, TaskPolicy};
 use ponos_testbed::Node;
 
 use super::{figure, messages};
@@ -188,7 +188,7 @@ async fn ten_thousand_retries_that_are_due_at_once_drain_without_loss() {
     let broker = connect(&Node::shared().fresh_vhost()).await;
     declare(&broker, &["mill.grain.sift"]).await;
     let bell = Bell::default();
-    let service = Service::<Mill>::new().task(sift, |p| p.no_breaker());
+    let service = Service::<Mill>::new().task(sift, TaskPolicy::no_breaker);
     let running = service.start(bell.clone(), Arc::clone(&broker)).await.unwrap();
     let due = in_future(secs(8));
     let filling = Instant::now();
@@ -221,9 +221,9 @@ async fn a_deleted_queue_delays_nobodys_retries_and_its_jobs_are_kept() {
     declare(&broker, &["mill.grain.grind", "mill.grain.sift", "farm.field.plow"]).await;
     let (own, other) = (Bell::default(), Bell::default());
     // Nobody serves the queue that goes away; who does would make it again.
-    let mill = Service::<Mill>::new().task(sift, |p| p.no_breaker());
+    let mill = Service::<Mill>::new().task(sift, TaskPolicy::no_breaker);
     let mill = mill.start(own.clone(), connect(&node.url_of(&vhost)).await as Arc<_>).await.unwrap();
-    let farm = Service::<Farm>::new().task(plow, |p| p.no_breaker());
+    let farm = Service::<Farm>::new().task(plow, TaskPolicy::no_breaker);
     let farm = farm.start(other.clone(), connect(&node.url_of(&vhost)).await as Arc<_>).await.unwrap();
     let due = in_future(secs(3));
     let mut all = Vec::new();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ponos::PublishError;
 use ponos::prelude::*;
+use ponos::{PublishError, TaskPolicy};
 use tokio::task::JoinSet;
 
 #[app("forge", state = Ledger, emits(PieceWanted))]
@@ -97,7 +97,7 @@ pub fn forge() -> Service<Forge> {
 }
 
 pub fn shop() -> Service<Shop> {
-    Service::new().on(unpack).task(shelve, |p| p.no_breaker())
+    Service::new().on(unpack).task(shelve, TaskPolicy::no_breaker)
 }
 
 /// Which function ran.

@@ -152,6 +152,7 @@ async fn no_confirmed_job_is_lost_when_the_only_node_is_killed_again_and_again()
         let killed = Arc::clone(&node);
         tokio::task::spawn_blocking(move || killed.restart()).await.unwrap();
         outage.back = Instant::now();
+        eprintln!("{} was killed and is back, {kill} of {kills}", outage.what);
         outages.push(outage);
     }
     system.until("all to be asked for", |ledger| ledger.book().pieces.len() >= jobs as usize).await;
@@ -168,10 +169,10 @@ async fn publishing_goes_on_and_no_job_is_lost_when_the_nodes_of_a_cluster_are_k
     let load = Load { jobs: u32::MAX, pace: figure("PONOS_PACE", 2), backlog: u32::MAX, open: 50_000 };
     let system = System::start(&format!("amqp://guest:guest@{}/", hosts.join(",")), load).await;
     let mut outages = Vec::new();
-    for kill in 0..kills {
+    for kill in 1..=kills {
         let confirmed = system.ledger.book().confirmed;
         system.confirmed(confirmed + fastrand::u32(300..600)).await;
-        let index = kill as usize % 3;
+        let index = (kill as usize - 1) % 3;
         let mut outage = Outage::now(format!("node {}", index + 1), &system.ledger.book());
         let cluster = Arc::clone(&cluster);
         let restarted = move || {
@@ -181,6 +182,7 @@ async fn publishing_goes_on_and_no_job_is_lost_when_the_nodes_of_a_cluster_are_k
         };
         tokio::task::spawn_blocking(restarted).await.unwrap();
         outage.back = Instant::now();
+        eprintln!("{} was killed and is back, {kill} of {kills}", outage.what);
         outages.push(outage);
     }
     let confirmed = system.ledger.book().confirmed;
