@@ -65,7 +65,7 @@ pub struct Verdict {
 pub fn check(book: &Book, outages: &[Outage]) -> Verdict {
     let mut verdict = Verdict { runs: book.runs.values().map(Vec::len).sum(), ..Verdict::default() };
     for (job, piece) in (0..).zip(&book.pieces) {
-        check_piece(job, piece, book, &mut verdict);
+        check_piece(job, piece, book, outages, &mut verdict);
     }
     for (call, runs) in &book.runs {
         let most = if fails_once(call.job) && call.step == Step::Make { 2 } else { 1 };
@@ -83,7 +83,7 @@ pub fn check(book: &Book, outages: &[Outage]) -> Verdict {
     verdict
 }
 
-fn check_piece(job: u32, piece: &Piece, book: &Book, verdict: &mut Verdict) {
+fn check_piece(job: u32, piece: &Piece, book: &Book, outages: &[Outage], verdict: &mut Verdict) {
     let Some((at, answer)) = piece.answered else {
         verdict.faults.push(format!("the publish of job {job} was never answered"));
         return;
@@ -98,7 +98,23 @@ fn check_piece(job: u32, piece: &Piece, book: &Book, verdict: &mut Verdict) {
             verdict.confirmed += 1;
             if !piece.is_complete(job) {
                 verdict.lost += 1;
-                verdict.faults.push(format!("job {job} is lost: {piece:?}, it ran: {ran}"));
+                let at = |at: Instant| {
+                    outages
+                        .iter()
+                        .map(|o| {
+                            if at >= o.sent {
+                                (at - o.sent).as_secs_f64()
+                            } else {
+                                -((o.sent - at).as_secs_f64())
+                            }
+                        })
+                        .min_by(|a, b| a.abs().total_cmp(&b.abs()))
+                };
+                verdict.faults.push(format!(
+                    "job {job} is lost: asked {:?} s after the nearest kill, confirmed {:?}, it ran: {ran}",
+                    at(piece.asked),
+                    piece.answered.and_then(|a| at(a.0))
+                ));
             }
         }
         Answer::Unknown => {

@@ -12,6 +12,8 @@ mod another_process;
 mod breaker;
 #[path = "check.rs"]
 mod check;
+#[path = "confirms.rs"]
+mod confirms;
 #[path = "conformance.rs"]
 mod conformance;
 #[path = "delays.rs"]
