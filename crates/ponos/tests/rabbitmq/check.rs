@@ -98,22 +98,14 @@ fn check_piece(job: u32, piece: &Piece, book: &Book, outages: &[Outage], verdict
             verdict.confirmed += 1;
             if !piece.is_complete(job) {
                 verdict.lost += 1;
-                let at = |at: Instant| {
-                    outages
-                        .iter()
-                        .map(|o| {
-                            if at >= o.sent {
-                                (at - o.sent).as_secs_f64()
-                            } else {
-                                -((o.sent - at).as_secs_f64())
-                            }
-                        })
-                        .min_by(|a, b| a.abs().total_cmp(&b.abs()))
+                let since = |at: Instant| {
+                    let kill = outages.iter().rev().find(|outage| outage.sent <= at)?;
+                    Some(at - kill.sent)
                 };
                 verdict.faults.push(format!(
-                    "job {job} is lost: asked {:?} s after the nearest kill, confirmed {:?}, it ran: {ran}",
-                    at(piece.asked),
-                    piece.answered.and_then(|a| at(a.0))
+                    "job {job} is lost: asked for {:?} after a kill, confirmed {:?} after one; it ran: {ran}",
+                    since(piece.asked),
+                    since(at)
                 ));
             }
         }

@@ -19,9 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many retries are due at one moment.
 const AT_ONCE: u32 = 10_000;
 
-/// How much later than asked a retry may come on a machine that does other things too. What it is on a quiet one is in
-/// docs/torture.md.
-const LATEST: Duration = Duration::from_secs(2);
+/// How much later than asked a retry may come, in milliseconds; `scripts/torture`, which has the machine for itself, asks
+/// for less.
+fn latest() -> Duration {
+    millis(u64::from(figure("PONOS_LATEST", 10_000)))
+}
 
 #[app("mill", state = Bell)]
 pub struct Mill;
@@ -180,7 +182,7 @@ async fn no_retry_is_early_and_few_are_late_and_their_jitter_shows() {
     let middle = gaps[gaps.len() * 9 / 10] - gaps[gaps.len() / 10];
     spread("backoff of 1 s with up to 25 % of jitter: came after", gaps);
     assert!(middle > millis(100), "no jitter: eight tenths within {middle:?}");
-    assert!(median < millis(300) && max < LATEST, "late by {median:?} and up to {max:?}");
+    assert!(median < latest() / 4 && max < latest(), "late by {median:?} and up to {max:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,7 +242,7 @@ async fn a_deleted_queue_delays_nobodys_retries_and_its_jobs_are_kept() {
         let rung = bell.until(EACH, 1).await;
         let lateness = rung.values().map(|rung| late(rung[0].wall, due)).collect();
         let (_, max) = spread(&format!("{whose} retries beside those of a deleted queue: late by"), lateness);
-        assert!(max < LATEST, "{whose} were late by {max:?}");
+        assert!(max < latest(), "{whose} were late by {max:?}");
     }
     let failed = QueueName::failed(&AppName::parse("mill").unwrap());
     let deadline = Instant::now() + PATIENCE;
