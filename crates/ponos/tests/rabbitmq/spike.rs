@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use super::another_process::{Process, Role, say};
 use super::{figure, messages};
 
-/// What a worker process may take at its highest, in KiB, and how much of it after its first thousand jobs.
+/// What a worker process may take at its highest, in KiB, and how much of it after its first thousand jobs: it remembers the
+/// last 65,536 that are done.
 const LIMIT: u64 = 64 << 10;
-const GROWTH: u64 = 8 << 10;
+const GROWTH: u64 = 16 << 10;
 
 /// After so many jobs it has seen everything.
 const WARM: u32 = 1_000;
