@@ -5,7 +5,7 @@
 //! again one by one, under the same ids: the message that fails alone is the one, and its neighbours are not disturbed.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -53,11 +53,16 @@ pub(crate) struct Publisher {
     link: Arc<Link>,
     runtime: Handle,
     channel: Arc<Mutex<Option<(Channel, u64)>>>,
+    turn: Turn,
 }
+
+/// Whose turn it is to hand messages to the channel. The client library takes the next delivery tag and queues the frames
+/// in two steps; between them another thread's message could go first, and each would get the other's confirm.
+type Turn = Arc<std::sync::Mutex<()>>;
 
 impl Publisher {
     pub(crate) fn new(link: Arc<Link>, runtime: Handle) -> Self {
-        Self { link, runtime, channel: Arc::default() }
+        Self { link, runtime, channel: Arc::default(), turn: Turn::default() }
     }
 
     /// Publishes a batch; one outcome per message, in order.
@@ -70,7 +75,12 @@ impl Publisher {
         if count == 0 {
             return Vec::new();
         }
-        let batch = Batch { link: Arc::clone(&self.link), channel: Arc::clone(&self.channel), messages };
+        let batch = Batch {
+            link: Arc::clone(&self.link),
+            channel: Arc::clone(&self.channel),
+            turn: Arc::clone(&self.turn),
+            messages,
+        };
         match self.runtime.spawn(batch.run()).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -83,6 +93,7 @@ impl Publisher {
 struct Batch {
     link: Arc<Link>,
     channel: Arc<Mutex<Option<(Channel, u64)>>>,
+    turn: Turn,
     messages: Vec<Message>,
 }
 
@@ -188,6 +199,7 @@ impl Batch {
             .collect();
         // The first poll hands each to the connection, in order; what is left then is to wait, one after the other.
         std::future::poll_fn(|cx| {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             for write in &mut writing {
                 write.poll(cx);
             }

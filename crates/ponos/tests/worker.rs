@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ponos::core::envelope::{GaveUpReason, Recovery};
 use ponos::core::journal::{AttemptEnd, What};
+use ponos::core::name::QueueName;
 use ponos::prelude::*;
 use ponos::testing::System;
 use support::*;
@@ -581,6 +582,36 @@ async fn a_job_that_kills_its_process_runs_alone_and_is_given_up_after_three_los
         system.failed::<Unit>().await[0].report.as_ref().unwrap().gave_up.reason,
         GaveUpReason::Poison
     );
+}
+
+#[tokio::test]
+async fn a_job_that_is_done_and_loses_its_acknowledgement_does_not_run_again() {
+    async fn slow(_: WorkDo, cx: TaskCx<WorkDo>) -> Outcome {
+        cx.state().add("runs");
+        cx.sleep(millis(50)).await;
+        Ok(())
+    }
+    let counter = Counter::default();
+    let service = Service::<Unit>::new().task(slow, |p| p);
+    let calm = ponos::Rough::seeded(25).per_mille(0);
+    let system = System::seeded(25).rough_as(calm).service(service, counter.clone()).start().await;
+    system.create(WorkDo { n: 1 }).await;
+    system.advance(millis(10)).await;
+    assert_eq!(counter.get("runs"), 1);
+    // The subscription breaks; before it is opened anew the job is done, and there is nobody to tell.
+    system.broker().break_subscriptions(&QueueName::parse("unit.work.do").unwrap());
+    system.settled().await;
+    assert_eq!(counter.get("runs"), 1, "it was recognised");
+    let ends: Vec<_> = system
+        .records()
+        .await
+        .into_iter()
+        .filter_map(|record| match record.what {
+            What::Attempt(attempt) => Some(attempt.end),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(ends[..], [AttemptEnd::Done]), "{ends:?}");
 }
 
 #[tokio::test]

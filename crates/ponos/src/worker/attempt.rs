@@ -347,10 +347,14 @@ impl Attempt<'_> {
         outcome: CircuitOutcome,
     ) -> Ended {
         let done = matches!(end, AttemptEnd::Done);
+        let silent = settlement.send.is_empty();
+        let recognises = self.spec.policy.dedup && self.shared.broker.may_duplicate();
         let settled = settle::until_taken(self.spec, self.shared, self.delivery, settlement).await;
         let (end, error, outcome, done) = match settled {
             Settled::Taken => (end, error, outcome, done),
-            Settled::Lost { sent } => (AttemptEnd::Lost, error, CircuitOutcome::Ignored, done && sent),
+            // Only the acknowledgement is missing: when the job comes again it is recognised and does not run.
+            Settled::Lost { sent } if done && recognises && (sent || silent) => (end, error, outcome, true),
+            Settled::Lost { .. } => (AttemptEnd::Lost, error, CircuitOutcome::Ignored, false),
             Settled::Unpublishable(problem) => {
                 let reason = GaveUpReason::Stopped;
                 let end = if settle::goes_to_recovery(self.spec, self.delivery) {

@@ -2,18 +2,32 @@
 #![allow(missing_docs, missing_debug_implementations, reason = "a test's derives have no readers")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-#![allow(clippy::print_stdout, reason = "the figures of a run")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures of a run")]
 
+#[path = "alarm.rs"]
+mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
 #[path = "breaker.rs"]
 mod breaker;
+#[path = "check.rs"]
+mod check;
+#[path = "confirms.rs"]
+mod confirms;
 #[path = "conformance.rs"]
 mod conformance;
+#[path = "delays.rs"]
+mod delays;
 #[path = "errors.rs"]
 mod errors;
+#[path = "load.rs"]
+mod load;
+#[path = "messages.rs"]
+mod messages;
 #[path = "mixed_fleet.rs"]
 mod mixed_fleet;
+#[path = "node_kills.rs"]
+mod node_kills;
 #[path = "peer.rs"]
 mod peer;
 #[path = "poison.rs"]
@@ -22,5 +36,12 @@ mod poison;
 mod prototype;
 #[path = "relay.rs"]
 mod relay;
+#[path = "spike.rs"]
+mod spike;
 #[path = "support.rs"]
 mod support;
+
+/// A figure that the long forms set by a variable; `scripts/torture` has them.
+fn figure(variable: &str, short: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|figure| figure.parse().ok()).unwrap_or(short)
+}
