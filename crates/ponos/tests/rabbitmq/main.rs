@@ -12,6 +12,10 @@ mod breaker;
 mod conformance;
 #[path = "errors.rs"]
 mod errors;
+#[path = "mixed_fleet.rs"]
+mod mixed_fleet;
+#[path = "peer.rs"]
+mod peer;
 #[path = "poison.rs"]
 mod poison;
 #[path = "relay.rs"]
