@@ -31,6 +31,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::envelope::{Envelope, Progress, Report};
 use crate::id::{MessageId, Timestamp};
@@ -138,6 +139,12 @@ pub struct SubscriptionLost {
     pub reason: String,
 }
 
+/// How many messages are ready in a prototype's queue at most; the oldest ones make room for new ones.
+pub const PROTOTYPE_LENGTH: u64 = 100_000;
+
+/// After how long without a consumer a prototype's queue is gone, with its binding and with what is in it.
+pub const PROTOTYPE_EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What a service needs to exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
@@ -149,8 +156,29 @@ pub struct Topology {
     pub subscriptions: Vec<(QueueName, EventName)>,
     /// Queues of tasks.
     pub tasks: Vec<QueueName>,
-    /// Which of the subscriptions are prototypes: bounded, and gone when nobody listens any more.
+    /// Which of the subscriptions are prototypes: they hold [`PROTOTYPE_LENGTH`] messages and are gone
+    /// [`PROTOTYPE_EXPIRES`] after nobody listens any more.
     pub prototypes: Vec<QueueName>,
+}
+
+impl Topology {
+    /// Checks the topology, for brokers.
+    ///
+    /// # Errors
+    ///
+    /// When a prototype is none of the subscriptions: a task's queue must not drop jobs.
+    pub fn check(&self) -> Result<(), BrokerError> {
+        let hears = |queue: &QueueName| self.subscriptions.iter().any(|(heard, _)| heard == queue);
+        match self.prototypes.iter().find(|queue| !hears(queue)) {
+            None => Ok(()),
+            Some(queue) => Err(BrokerError::new(
+                BrokerErrorKind::Invalid,
+                format!(
+                    "the prototype `{queue}` hears no event: only the queue of a reaction may drop messages"
+                ),
+            )),
+        }
+    }
 }
 
 /// Where a message goes.

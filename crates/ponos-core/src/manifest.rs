@@ -76,6 +76,9 @@ pub struct ReactionManifest {
     pub queue: String,
     /// The tasks that the reaction's return type names.
     pub creates: Vec<String>,
+    /// Whether it is a prototype, whose queue is bounded and forgotten when nobody listens: tools raise no alarm for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prototype: bool,
     /// How the queue is worked.
     pub policy: PolicyManifest,
 }
@@ -262,9 +265,14 @@ impl Manifest {
         let event = |name: &String| EventName::unchecked_verb(name).map_err(wrong_name);
         let mut events = self.emitted()?;
         let mut subscriptions = Vec::new();
+        let mut prototypes = Vec::new();
         for reaction in &self.reactions {
             let event = event(&reaction.event)?;
-            subscriptions.push((QueueName::subscription(&app, &event), event.clone()));
+            let queue = QueueName::subscription(&app, &event);
+            if reaction.prototype {
+                prototypes.push(queue.clone());
+            }
+            subscriptions.push((queue, event.clone()));
             events.push(event);
         }
         events.sort();
@@ -285,7 +293,7 @@ impl Manifest {
             Ok(QueueName::task(&task))
         });
         let tasks = tasks.collect::<Result<_, _>>()?;
-        Ok(Topology { app: Some(app), events, subscriptions, tasks, prototypes: Vec::new() })
+        Ok(Topology { app: Some(app), events, subscriptions, tasks, prototypes })
     }
 
     /// Writes the manifest, indented, with a line break at the end.
@@ -335,7 +343,21 @@ mod tests {
         assert_eq!(topology.tasks, [QueueName::from_checked("pheidi.email.send")]);
         assert_eq!(topology.subscriptions[0].0, "pheidi.org.payment.processed");
         assert_eq!(topology.events.len(), 2);
+        assert!(topology.prototypes.is_empty());
+        let mut prototype = manifest.clone();
+        prototype.reactions[0].prototype = true;
+        assert_eq!(prototype.topology().unwrap().prototypes, ["pheidi.org.payment.processed"]);
         let strange = Manifest { app: "Pheidi".into(), ..manifest };
         assert!(strange.topology().unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_reaction_is_a_prototype_only_if_it_says_so() {
+        let written = r#"{"event":"a.happened","queue":"b.a.happened","creates":[],"policy":{"concurrency":1,"prefetch":1}}"#;
+        let reaction: ReactionManifest = serde_json::from_str(written).unwrap();
+        assert!(!reaction.prototype, "as older versions wrote it");
+        assert_eq!(serde_json::to_string(&reaction).unwrap(), written);
+        let prototype = serde_json::to_value(ReactionManifest { prototype: true, ..reaction }).unwrap();
+        assert_eq!(prototype["prototype"], true);
     }
 }

@@ -293,6 +293,7 @@ impl Shared {
     // Topology.
 
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        topology.check()?;
         let plan = Plan::of(topology, self.options.queue_type);
         let mut declarer = self.declarer();
         declarer.carry_out(&plan).await?;
@@ -308,6 +309,8 @@ impl Shared {
         merge(&mut known.events, &topology.events);
         merge(&mut known.subscriptions, &topology.subscriptions);
         merge(&mut known.tasks, &topology.tasks);
+        // What was a prototype may have become an ordinary reaction.
+        known.prototypes.retain(|queue| !topology.subscriptions.iter().any(|(other, _)| other == queue));
         merge(&mut known.prototypes, &topology.prototypes);
         let now = Instant::now();
         let queues = topology.subscriptions.iter().map(|(queue, _)| queue).chain(&topology.tasks);
@@ -361,7 +364,7 @@ impl Shared {
             let topology = Topology {
                 subscriptions: known.subscriptions.iter().filter(|(queue, _)| own(queue)).cloned().collect(),
                 tasks: known.tasks.iter().filter(|queue| own(queue)).cloned().collect(),
-                prototypes: known.prototypes.clone(),
+                prototypes: known.prototypes.iter().filter(|queue| own(queue)).cloned().collect(),
                 app: Some(app.clone()),
                 events: Vec::new(),
             };

@@ -15,7 +15,7 @@ use ponos_core::broker::{BrokerError, BrokerErrorKind};
 use crate::convert;
 use crate::error::{self, Class};
 use crate::link::{CALL_DEADLINE, Link};
-use crate::topology::{BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
+use crate::topology::{self, BindingSpec, ExchangeSpec, ExchangeType, Plan, QueueSpec};
 #[cfg(feature = "management")]
 use crate::{diff::Diff, management::Management};
 
@@ -181,6 +181,18 @@ impl<'a> Declarer<'a> {
             Err(Failed::Channel(AMQPSoftError::PRECONDITIONFAILED, error)) => error::text(&error),
             Err(failed) => return Err(failed.into_error(&what)),
         };
+        let prototype = topology::prototype_arguments();
+        if spec.arguments != prototype
+            && self.declare_queue(&spec.name, convert::table(&prototype), false).await.is_ok()
+        {
+            return Err(BrokerError::new(
+                BrokerErrorKind::Mismatch,
+                format!(
+                    "{what} was made for a prototype and drops messages, which RabbitMQ cannot change: drain it, delete it (`rabbitmqctl delete_queue {}`) and start again, or say `.prototype()` again",
+                    spec.name
+                ),
+            ));
+        }
         let said_of_kind = self.kind_differs(spec).await?.unwrap_or_default();
         let told = self.told(Wanted::Queue(spec)).await;
         for said in [&said_of_kind, &said] {

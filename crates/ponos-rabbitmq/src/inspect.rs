@@ -102,7 +102,8 @@ async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<Queue
 #[cfg(not(feature = "management"))]
 #[expect(clippy::unused_async, reason = "asks the management plugin where that is built in")]
 async fn listed(shared: &Arc<Shared>, app: Option<&AppName>) -> Result<Vec<QueueStats>, BrokerError> {
-    let why = "this program was built without asking it: turn on the feature `rabbitmq-management` of `ponos`";
+    let why =
+        "this program was built without asking it: turn on the feature `rabbitmq-management` of `ponos`";
     Err(unlisted(shared, app, why))
 }
 

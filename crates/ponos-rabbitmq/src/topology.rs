@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ponos_core::broker::Topology;
+use ponos_core::broker::{PROTOTYPE_EXPIRES, PROTOTYPE_LENGTH, Topology};
 use ponos_core::name::{AppName, QueueName};
 
 use crate::options::QueueType;
@@ -30,12 +30,6 @@ pub const STEPS: u32 = 20;
 
 /// How long discarded jobs are kept.
 pub const DISCARDED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// When a prototype's queue that nobody consumes is removed.
-pub const PROTOTYPE_EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// The most messages that a prototype's queue keeps; the oldest ones make room.
-pub const PROTOTYPE_LENGTH: i64 = 100_000;
 
 /// The most bytes of an application's standing orders, and of one segment of them.
 const ORDERS_BYTES: i64 = 16 * 1024 * 1024;
@@ -352,11 +346,13 @@ fn job_arguments(app: &AppName, queue_type: QueueType) -> Arguments {
     }
 }
 
-fn prototype_arguments() -> Arguments {
+/// A queue that may lose what it holds, and is removed when nobody consumes it. What it drops is counted by RabbitMQ, over
+/// all queues, in `rabbitmq_global_messages_dead_lettered_maxlen_total`.
+pub(crate) fn prototype_arguments() -> Arguments {
     let mut arguments = quorum();
     arguments.insert("x-delivery-limit", Argument::Int(DELIVERY_LIMIT));
     arguments.insert("x-expires", millis(PROTOTYPE_EXPIRES));
-    arguments.insert("x-max-length", Argument::Int(PROTOTYPE_LENGTH));
+    arguments.insert("x-max-length", Argument::Int(i64::try_from(PROTOTYPE_LENGTH).unwrap_or(i64::MAX)));
     arguments.insert("x-overflow", Argument::Text("drop-head".into()));
     arguments
 }

@@ -81,7 +81,8 @@ impl SqliteBroker {
         let registration = Registration::enter(&location, &connection, clock.now(), &held)?;
         drop(held);
 
-        let shared = Arc::new(Shared::new(location, clock, registration.id, sender, lock.waits()));
+        let shared =
+            Arc::new(Shared::new(location, clock, registration.id, sender, lock.waits(), options.prototypes));
         let location = &shared.location;
         let failed = |e: std::io::Error| error::of_io("start a thread for", &location.database, &e);
         let poller = Poller::new(

@@ -32,6 +32,10 @@ pub(crate) fn run(
     for (row, fence) in &chores.releases {
         release(tx, *row, *fence)?;
     }
+    if chores.forget {
+        // Goes on in the next transaction if there is more.
+        chores.forget = tx.forget_prototypes()?;
+    }
     for subscription in &chores.ended {
         tx.prepare("DELETE FROM consumer WHERE process_id = ?1 AND subscription = ?2")?
             .execute(params![tx.owner, subscription.cast_signed()])?;
@@ -59,6 +63,9 @@ pub(crate) fn run(
 
 /// Gives what was claimed to its consumers, after the commit.
 pub(crate) fn finish(chores: Chores, made: Vec<Made>, shared: &Shared) {
+    if chores.forget {
+        shared.chore(|chores| chores.forget = true);
+    }
     for burial in chores.burials {
         if let Some(lock) = burial.lock {
             lock.remove();

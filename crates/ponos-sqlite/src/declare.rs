@@ -17,6 +17,7 @@ use crate::writer::{Failure, Operation};
 
 /// Makes what a topology names; see [`Broker::declare`](ponos_core::broker::Broker::declare).
 pub(crate) async fn declare(shared: &Shared, topology: Topology) -> Result<(), BrokerError> {
+    topology.check()?;
     ask(shared, |reply| Declare { topology, reply }).await
 }
 
@@ -65,7 +66,7 @@ struct Declare {
 
 impl Operation for Declare {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let Topology { app, events, subscriptions, tasks, prototypes: _ } = &self.topology;
+        let Topology { app, events, subscriptions, tasks, prototypes } = &self.topology;
         if let Some(app) = app {
             tx.queue_or_new(QueueName::failed(app).as_str())?;
             tx.queue_or_new(QueueName::discarded(app).as_str())?;
@@ -76,9 +77,10 @@ impl Operation for Declare {
         for queue in tasks {
             tx.queue_or_new(queue.as_str())?;
         }
-        for (queue, event) in subscriptions {
-            let queue = tx.queue_or_new(queue.as_str())?;
+        for (name, event) in subscriptions {
+            let queue = tx.queue_or_new(name.as_str())?;
             tx.bind(event.as_str(), Some(queue))?;
+            tx.declare_prototype(queue, prototypes.contains(name))?;
         }
         Ok(())
     }

@@ -58,6 +58,7 @@ mod location;
 mod options;
 mod poller;
 mod process;
+mod prototype;
 mod publish;
 mod schema;
 mod settle;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::prototype::Limits;
+
 /// How many records the journal keeps unless told otherwise.
 pub const DEFAULT_JOURNAL_RECORDS: u64 = 200_000;
 
@@ -24,6 +26,7 @@ pub struct SqliteOptions {
     pub(crate) journal: Option<u64>,
     pub(crate) lease: Duration,
     pub(crate) heartbeat: Duration,
+    pub(crate) prototypes: Limits,
 }
 
 impl Default for SqliteOptions {
@@ -33,6 +36,7 @@ impl Default for SqliteOptions {
             journal: Some(DEFAULT_JOURNAL_RECORDS),
             lease: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
+            prototypes: Limits::default(),
         }
     }
 }
@@ -72,6 +76,14 @@ impl SqliteOptions {
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How many messages a prototype keeps, and for how long it is kept without a consumer, instead of 100,000 and 7 days:
+    /// for tests of what happens when one is forgotten. The values of the process that publishes and looks count.
+    #[must_use]
+    pub fn prototypes(mut self, messages: u64, expires: Duration) -> Self {
+        self.prototypes = Limits { length: messages.max(1), expires };
         self
     }
 }

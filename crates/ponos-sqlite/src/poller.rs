@@ -14,6 +14,7 @@ use ponos_core::id::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::process::{self, Liveness};
+use crate::prototype;
 use crate::shared::{Burial, Shared};
 use crate::transaction::time;
 
@@ -50,6 +51,8 @@ pub(crate) struct Poller {
     /// When the other processes were last looked at.
     looked: Instant,
     warned: Instant,
+    /// When prototypes were last looked at.
+    forgot: Instant,
 }
 
 impl Poller {
@@ -71,6 +74,7 @@ impl Poller {
             signs: HashMap::new(),
             looked: now,
             warned: now,
+            forgot: now,
         }
     }
 
@@ -89,6 +93,7 @@ impl Poller {
                 round = now + ROUND;
                 self.look_after_processes();
                 self.look_after_inboxes();
+                self.look_after_prototypes();
                 self.warn_if_stuck();
             }
             let swept = now >= sweep;
@@ -217,6 +222,18 @@ impl Poller {
             if !leases.is_empty() {
                 self.shared.chore(|chores| chores.releases.extend(leases));
             }
+        }
+    }
+
+    /// Has prototypes removed that nobody has listened to for long. Not when the file is opened: whoever uses one may be
+    /// about to start.
+    fn look_after_prototypes(&mut self) {
+        if self.forgot.elapsed() < self.shared.prototypes.interval() {
+            return;
+        }
+        self.forgot = Instant::now();
+        if prototype::exist(&self.connection).unwrap_or(false) {
+            self.shared.chore(|chores| chores.forget = true);
         }
     }
 

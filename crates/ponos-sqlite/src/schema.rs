@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | minor 0 | any minor of epoch 1 | what `schema/1.0.sql` names |
 //! | minor 1 | any minor of epoch 1, after adding what is missing | that, and `process.pid`, `process.program` |
+//! | minor 2 | the same | that, and `queue.prototype`, `queue.used_at`; it also removes rows of `queue` and `binding` |
 
 use std::io;
 use std::path::Path;
@@ -25,13 +26,13 @@ use crate::options::Durability;
 const APPLICATION_ID: i32 = 0x506f_6e6f;
 
 /// What this code writes.
-const CURRENT: Version = Version { epoch: 1, minor: 1 };
+const CURRENT: Version = Version { epoch: 1, minor: 2 };
 
 /// The earliest epoch that this code can run in.
 const OLDEST_EPOCH: u32 = 1;
 
 /// What each minor of the current epoch adds, from minor 1 on.
-const MINORS: &[&str] = &[include_str!("schema/1.1.sql")];
+const MINORS: &[&str] = &[include_str!("schema/1.1.sql"), include_str!("schema/1.2.sql")];
 
 /// Versions before 3.51.3 can lose committed transactions when two connections write and checkpoint at the same
 /// time (sqlite.org/wal.html, "The WAL-Reset Bug").

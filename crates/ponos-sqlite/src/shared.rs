@@ -25,6 +25,7 @@ use crate::file_lock::LockWaits;
 use crate::inspect::{self, Reader};
 use crate::location::Location;
 use crate::process::DeadLock;
+use crate::prototype::Limits;
 use crate::subscription::Consumer;
 use crate::writer::{Failure, Message, Operation};
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// This broker's id among the processes.
     pub(crate) process: i64,
+    pub(crate) prototypes: Limits,
     /// The way to the writer. It never closes by itself: this struct holds a sender. The writer ends when told.
     pub(crate) writer: mpsc::Sender<Message>,
     /// Work that waits for the writer's next transaction.
@@ -60,6 +62,7 @@ pub(crate) struct Figures {
     pub(crate) commits: AtomicU64,
     pub(crate) operations: AtomicU64,
     pub(crate) reclaimed: AtomicU64,
+    pub(crate) dropped: AtomicU64,
     pub(crate) lock_waits: Arc<LockWaits>,
 }
 
@@ -76,6 +79,8 @@ pub(crate) struct Chores {
     pub(crate) burials: Vec<Burial>,
     /// Whether a sign of life is due.
     pub(crate) beat: bool,
+    /// Whether it is time to look for prototypes that were forgotten.
+    pub(crate) forget: bool,
 }
 
 impl Chores {
@@ -85,6 +90,7 @@ impl Chores {
             && self.ended.is_empty()
             && self.burials.is_empty()
             && !self.beat
+            && !self.forget
     }
 
     /// Puts back what a failed transaction did not do; claims are asked for again by the poller.
@@ -92,6 +98,7 @@ impl Chores {
         self.releases.extend(undone.releases);
         self.ended.extend(undone.ended);
         self.beat |= undone.beat;
+        self.forget |= undone.forget;
     }
 }
 
@@ -120,11 +127,13 @@ impl Shared {
         process: i64,
         writer: mpsc::Sender<Message>,
         lock_waits: Arc<LockWaits>,
+        prototypes: Limits,
     ) -> Self {
         Self {
             location,
             clock,
             process,
+            prototypes,
             writer,
             chores: Mutex::default(),
             consumers: Mutex::default(),

@@ -15,6 +15,8 @@ pub struct Stats {
     pub operations: u64,
     /// Jobs taken back from processes that died or stood still.
     pub reclaimed: u64,
+    /// Messages of prototypes that this process dropped: the queue was full, or nobody listened any more.
+    pub dropped: u64,
     /// The longest that the writer waited for its turn among the processes.
     pub longest_lock_wait: Duration,
 }
@@ -25,6 +27,7 @@ impl Stats {
             commits: figures.commits.load(Ordering::Relaxed),
             operations: figures.operations.load(Ordering::Relaxed),
             reclaimed: figures.reclaimed.load(Ordering::Relaxed),
+            dropped: figures.dropped.load(Ordering::Relaxed),
             longest_lock_wait: figures.lock_waits.longest(),
         }
     }

@@ -119,6 +119,7 @@ impl Store {
             owner: self.shared.process,
             fence: &mut self.fence,
             touched: &mut self.touched,
+            shared: &self.shared,
         }
     }
 

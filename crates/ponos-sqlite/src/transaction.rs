@@ -9,6 +9,7 @@ use ponos_core::id::{MessageId, Timestamp};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::clock::Clock;
+use crate::shared::Shared;
 
 /// A write transaction of the writer thread, under the lock.
 pub(crate) struct Tx<'a> {
@@ -23,6 +24,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) fence: &'a mut i64,
     /// Queues that got something to deliver.
     pub(crate) touched: &'a mut Vec<i64>,
+    /// Limits and counters.
+    pub(crate) shared: &'a Shared,
 }
 
 /// A message ready to be inserted: its head was encoded on the publisher's thread.
@@ -79,7 +82,8 @@ impl Tx<'_> {
             message.head,
             &message.body[..]
         ])?;
-        Ok(())
+        drop(insert);
+        self.keep_bound(queue)
     }
 
     /// When a message that is due then is ready, in broker time; `None` is now. Notes a queue that has work.
@@ -128,7 +132,7 @@ impl Tx<'_> {
     }
 
     /// Tells the other processes to forget what they know of queues and events.
-    fn changed_names(&mut self) -> rusqlite::Result<()> {
+    pub(crate) fn changed_names(&mut self) -> rusqlite::Result<()> {
         self.names.forget();
         self.prepare("UPDATE meta SET value = value + 1 WHERE key = 'generation'")?.execute([])?;
         Ok(())
@@ -137,13 +141,15 @@ impl Tx<'_> {
 
 /// What the writer remembers of queues and events, so that a publish need not look them up.
 ///
-/// Any process may add some: whoever does counts `meta.generation` up, and the writer compares it after each
-/// foreign commit. Nothing is ever removed, so the memory is bounded by what services declare.
+/// Any process may add some, or remove a prototype: whoever does counts `meta.generation` up, and the writer compares it
+/// after each foreign commit. The memory is bounded by what services declare.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     generation: i64,
     queues: HashMap<Box<str>, i64>,
     hearers: HashMap<Box<str>, Arc<[i64]>>,
+    /// How many messages each prototype takes until it is counted again; `None` until asked for.
+    prototypes: Option<HashMap<i64, u64>>,
 }
 
 impl Names {
@@ -159,6 +165,33 @@ impl Names {
     pub(crate) fn forget(&mut self) {
         self.queues.clear();
         self.hearers.clear();
+        self.prototypes = None;
+    }
+
+    /// Whether a queue that got a message is a prototype whose messages are to be counted now.
+    pub(crate) fn must_count(&mut self, connection: &Connection, queue: i64) -> rusqlite::Result<bool> {
+        let prototypes = match &mut self.prototypes {
+            Some(prototypes) => prototypes,
+            unknown => {
+                let mut ids = connection.prepare_cached("SELECT id FROM queue WHERE prototype = 1")?;
+                let first = ids.query_map([], |row| Ok((row.get(0)?, 1)))?;
+                unknown.insert(first.collect::<rusqlite::Result<_>>()?)
+            }
+        };
+        Ok(match prototypes.get_mut(&queue) {
+            None => false,
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+        })
+    }
+
+    /// A prototype was counted, and is to be counted again once it got so many messages.
+    pub(crate) fn count_after(&mut self, queue: i64, messages: u64) {
+        if let Some(left) = self.prototypes.as_mut().and_then(|prototypes| prototypes.get_mut(&queue)) {
+            *left = messages;
+        }
     }
 
     /// The id of a queue; what does not exist is asked for again next time.

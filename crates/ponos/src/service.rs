@@ -192,6 +192,16 @@ impl<A: App> Service<A> {
         self
     }
 
+    /// Reacts to an event as a prototype: short for `on_with(reaction, |p| p.prototype())`.
+    ///
+    /// See [`ReactionPolicy::prototype`].
+    pub fn on_prototype<E: Event, R: IntoTasks<A> + 'static>(
+        self,
+        reaction: fn(only_the_event: E) -> R,
+    ) -> Self {
+        self.on_with(reaction, ReactionPolicy::prototype)
+    }
+
     /// Serves a task of the own application with `async fn(Task, TaskCx<Task>) -> Outcome`.
     pub fn task<T, F, Fut>(self, handler: F, policy: impl FnOnce(TaskPolicy<T>) -> TaskPolicy<T>) -> Self
     where
@@ -317,6 +327,7 @@ impl<A: App> Service<A> {
             event: reaction.event.name.to_owned(),
             queue: reaction.queue::<A>().to_string(),
             creates: reaction.creates.iter().map(|&name| name.to_owned()).collect(),
+            prototype: reaction.policy.prototype,
             policy: reaction.policy.resolve(reaction.event.name, &mut Vec::new()).manifest(),
         });
         let tasks = self.tasks.iter().map(|task| TaskManifest {

@@ -155,9 +155,6 @@ fn a_process_that_is_asked_prints_its_manifest_and_ends() {
 
 #[tokio::test]
 async fn a_start_names_every_problem_at_once() {
-    fn on_wanted(e: WorkWanted) -> WorkDo {
-        WorkDo { n: e.n }
-    }
     let service = Service::<Unit>::new()
         .on_with(on_wanted, |p| p.prefetch(0))
         .on(on_wanted)
@@ -192,6 +189,42 @@ async fn a_start_names_every_problem_at_once() {
     for (problem, start) in problems.iter().zip(expected) {
         assert!(problem.starts_with(start), "{problem}\nis not about\n{start}");
     }
+}
+
+// --- Prototypes ---
+
+#[app("origin", emits(WorkWanted))]
+struct Origin;
+
+fn on_wanted(e: WorkWanted) -> WorkDo {
+    WorkDo { n: e.n }
+}
+
+#[tokio::test]
+async fn a_prototype_that_was_forgotten_keeps_the_newest_messages_only() {
+    let service = || Service::<Unit>::new().on_prototype(on_wanted).task(quick, |p| p);
+    let broker = MemoryBroker::new().prototype_length(3);
+    // Connected for the service alone, so that it may close its own handle.
+    let start =
+        async |counter: &Counter| service().start(counter.clone(), Arc::new(broker.handle())).await.unwrap();
+    let counter = Counter::default();
+    start(&counter).await.shutdown().await;
+    let origin = Publisher::<Origin>::connect(Arc::new(broker.handle())).await.unwrap();
+    for n in 1..=5 {
+        assert_eq!(origin.emit(WorkWanted { n }).await.unwrap().queues, 1);
+    }
+    assert_eq!(broker.dropped(), 2);
+    let running = start(&counter).await;
+    eventually("what is left is done", async || counter.noted().len() == 3).await;
+    running.shutdown().await;
+    assert_eq!(counter.noted(), [3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_prototype_beside_another_reaction_to_its_event_is_refused() {
+    let both = Service::<Unit>::new().on(on_wanted).on_prototype(on_wanted).task(quick, |p| p);
+    let error = both.start(Counter::default(), Broker::memory()).await.err().unwrap().to_string();
+    assert!(error.contains("`unit.work.wanted`") && error.contains("an application of its own"), "{error}");
 }
 
 // --- What the npm package's variables mean ---

@@ -86,6 +86,19 @@ impl MemoryBroker {
         Self { inner: Arc::clone(&self.inner), closed: Arc::default() }
     }
 
+    /// Keeps so many messages for each prototype instead of 100,000, for tests of what happens when one is forgotten.
+    #[must_use]
+    pub fn prototype_length(self, messages: usize) -> Self {
+        self.state().prototype_length = messages;
+        self
+    }
+
+    /// How many messages prototypes have dropped: their queue was full, or nobody listened any more.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
     /// Tells this handle from others of the same messages.
     fn number(&self) -> usize {
         Arc::as_ptr(&self.closed).addr()
@@ -234,7 +247,8 @@ impl Broker for MemoryBroker {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(ready(self.open().map(|mut state| state.declare(topology))))
+        let declared = topology.check().and_then(|()| self.open().map(|mut state| state.declare(topology)));
+        Box::pin(ready(declared))
     }
 
     fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Published>> {

@@ -321,10 +321,46 @@ impl<T: Task> TaskPolicy<T> {
 #[derive(Debug, Clone, Default)]
 pub struct ReactionPolicy {
     pub(crate) common: Common,
+    pub(crate) prototype: bool,
 }
 
 impl ReactionPolicy {
     common_options!();
+
+    /// Listens without being able to hurt the system when it is forgotten: for trying something on real events.
+    ///
+    /// Its queue keeps 100,000 messages; the oldest ones make room for new ones and are dropped. When it has had no
+    /// consumer for 7 days it is gone, with what is in it, until the service starts again. So neither is *every job ends
+    /// as done or failed* true for it, nor does it fill a disk, and nobody needs to be woken for it: the manifest says that
+    /// it is a prototype. The tasks that the reaction makes are ordinary ones.
+    ///
+    /// | broker | where drops are seen |
+    /// | --- | --- |
+    /// | RabbitMQ | its own counter of what exceeded a length, over all queues: `rabbitmq_global_messages_dead_lettered_maxlen_total` of the Prometheus plugin (with `dead_letter_strategy="disabled"`, since a prototype has no other place for them) |
+    /// | SQLite | the log at level `info` of the process that dropped, and the `stats` of its `ponos_sqlite::SqliteBroker` |
+    /// | in memory | the log, and [`MemoryBroker::dropped`](crate::MemoryBroker::dropped) |
+    ///
+    /// # Making it an ordinary reaction
+    ///
+    /// On SQLite by removing the word. RabbitMQ cannot change what a queue drops, so there the service refuses to start
+    /// on a prototype's queue until it has been deleted; the error says so. The other way round the ordinary queue is used
+    /// as it is, without a bound, and a warning is logged.
+    ///
+    /// ```
+    /// # use ponos::prelude::*;
+    /// # #[event("order.placed")] pub struct OrderPlaced { pub id: u64 }
+    /// # #[app("lab")] pub struct Lab;
+    /// # #[task("lab.order.score", app = Lab)] pub struct OrderScore { pub id: u64 }
+    /// # fn score_it(e: OrderPlaced) -> OrderScore { OrderScore { id: e.id } }
+    /// # async fn score(_: OrderScore, _: TaskCx<OrderScore>) -> Outcome { Ok(()) }
+    /// let service = Service::<Lab>::new().on_with(score_it, |p| p.prototype().concurrency(1)).task(score, |p| p);
+    /// assert!(service.manifest().reactions[0].prototype);
+    /// ```
+    #[must_use]
+    pub fn prototype(mut self) -> Self {
+        self.prototype = true;
+        self
+    }
 
     pub(crate) fn resolve(&self, event: &str, problems: &mut Vec<String>) -> Resolved {
         let mut problem = |text: String| problems.push(format!("reaction to `{event}`: {text}"));

@@ -99,7 +99,7 @@ pub(crate) async fn start<A: App>(
     });
     let topology = topology(&service);
     let queues = bind(&service, &Arc::new(state), &npm, &mut problems);
-    check_queues(&queues, &mut problems);
+    check_queues(&queues, &topology.prototypes, &mut problems);
     check_dependencies(&service.dependencies, &queues, &mut problems);
     let limit_store = service.limit_store(&clock).unwrap_or_else(|problem| {
         problems.push(problem);
@@ -141,11 +141,15 @@ fn topology<A: App>(service: &Service<A>) -> Topology {
         A::emits().iter().map(|info| super::event_name(info.name)).collect();
     events.extend(service.tasks.iter().flat_map(|task| &task.emits).map(|info| super::event_name(info.name)));
     let mut subscriptions = Vec::new();
+    let mut prototypes = Vec::new();
     let mut tasks: BTreeSet<QueueName> = service.tasks.iter().map(super::TaskDef::queue).collect();
     for reaction in &service.reactions {
         let event = super::event_name(reaction.event.name);
         events.insert(event.clone());
         subscriptions.push((reaction.queue::<A>(), event));
+        if reaction.policy.prototype {
+            prototypes.push(reaction.queue::<A>());
+        }
         tasks.extend(reaction.creates.iter().map(|&name| queue_of_task(name)));
     }
     if service.errored_events != ErroredEvents::Off {
@@ -156,7 +160,7 @@ fn topology<A: App>(service: &Service<A>) -> Topology {
         events: events.into_iter().collect(),
         subscriptions,
         tasks: tasks.into_iter().collect(),
-        prototypes: Vec::new(),
+        prototypes,
     }
 }
 
@@ -211,12 +215,17 @@ fn bind_health<A: App>(health: super::handler::HealthCheck<A>, state: &Arc<A::St
 }
 
 /// All queue names of a service are distinct.
-fn check_queues(queues: &[Queue], problems: &mut Vec<String>) {
+fn check_queues(queues: &[Queue], prototypes: &[QueueName], problems: &mut Vec<String>) {
     let mut seen = BTreeMap::new();
     for queue in queues {
         let kind = if queue.policy.retry.is_some() { "task" } else { "reaction" };
         if let Some(other) = seen.insert(queue.queue.clone(), kind) {
-            problems.push(if other == kind {
+            problems.push(if prototypes.contains(&queue.queue) {
+                format!(
+                    "two handlers for `{}`, and one of them is a prototype: a queue has one handler; give the prototype an application of its own",
+                    queue.queue
+                )
+            } else if other == kind {
                 format!("two handlers for `{}`: a queue has one handler; remove one, or let one do both", queue.queue)
             } else {
                 format!(

@@ -18,6 +18,8 @@ mod mixed_fleet;
 mod peer;
 #[path = "poison.rs"]
 mod poison;
+#[path = "prototype.rs"]
+mod prototype;
 #[path = "relay.rs"]
 mod relay;
 #[path = "support.rs"]

@@ -6,14 +6,15 @@ use std::task::Waker;
 
 use ponos_core::broker::{
     BrokerError, BrokerErrorKind, Delivery, DeliveryTag, Destination, Inspect, Inspection, Order,
-    OrderAction, Outgoing, Published, QueueStats, SubscribeOptions, SubscriptionLost, Topology, Verdict,
+    OrderAction, Outgoing, PROTOTYPE_EXPIRES, PROTOTYPE_LENGTH, Published, QueueStats, SubscribeOptions,
+    SubscriptionLost, Topology, Verdict,
 };
 use ponos_core::envelope::{Envelope, Progress};
 use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::{EventName, QueueName};
 
 /// Everything.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     queues: Queues,
     /// Which queues hear an event; an event without queues is known too.
@@ -21,6 +22,23 @@ pub(super) struct State {
     orders: BTreeMap<QueueName, Order>,
     /// Numbers messages, deliveries and subscriptions.
     next: u64,
+    /// How many messages a prototype keeps.
+    pub(super) prototype_length: usize,
+    /// How many messages prototypes have dropped.
+    pub(super) dropped: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            queues: Queues::default(),
+            events: HashMap::new(),
+            orders: BTreeMap::new(),
+            next: 0,
+            prototype_length: usize::try_from(PROTOTYPE_LENGTH).unwrap_or(usize::MAX),
+            dropped: 0,
+        }
+    }
 }
 
 /// The queues, by name and by number: a delivery's tag holds the number, so settling looks no name up.
@@ -52,6 +70,11 @@ impl Queues {
         &mut self.list[at].1
     }
 
+    /// Forgets a queue. Its number is not given again, because tags hold it.
+    fn remove(&mut self, name: &QueueName) -> Option<Queue> {
+        self.index.remove(name).map(|at| std::mem::take(&mut self.list[at].1))
+    }
+
     fn of(&self, tag: DeliveryTag) -> Option<&Queue> {
         self.list.get(usize::try_from(tag.number).ok()?).map(|(_, queue)| queue)
     }
@@ -61,7 +84,7 @@ impl Queues {
     }
 
     fn names(&self) -> impl Iterator<Item = &QueueName> {
-        self.list.iter().map(|(name, _)| name)
+        self.index.keys()
     }
 }
 
@@ -74,6 +97,10 @@ struct Queue {
     /// Delivered and not settled, by the number of the delivery.
     held: BTreeMap<u64, Held>,
     subscriptions: HashMap<u64, Consumer>,
+    /// Bounded, and forgotten when nobody listens.
+    prototype: bool,
+    /// When a message first came to a prototype that nobody listened to.
+    forgotten_since: Option<Timestamp>,
 }
 
 /// Deliverable messages by place. Nearly all are added at the end and taken from the front; only what is handed back
@@ -169,7 +196,9 @@ impl State {
             self.events.entry(event.clone()).or_default();
         }
         for (queue, event) in &topology.subscriptions {
-            self.queues.make(queue);
+            let made = self.queues.make(queue);
+            made.prototype = topology.prototypes.contains(queue);
+            made.forgotten_since = None;
             self.events.entry(event.clone()).or_default().insert(queue.clone());
         }
         for queue in &topology.tasks {
@@ -193,6 +222,9 @@ impl State {
     }
 
     pub(super) fn publish(&mut self, message: Outgoing, now: Timestamp) -> Published {
+        if let Destination::Event(event) = &message.to {
+            self.forget_prototypes(event, now);
+        }
         let outcome = self.would_publish(&message);
         let due = message.envelope.progress.due;
         let envelope = Arc::new(message.envelope);
@@ -204,9 +236,42 @@ impl State {
             let place = self.number();
             if let Some(queue) = self.queues.get_mut(&queue) {
                 queue.store(place, due, Stored { envelope: Arc::clone(&envelope), losses: 0 }, now);
+                while queue.prototype && queue.ready.len() > self.prototype_length {
+                    queue.ready.take_first(None);
+                    self.dropped += 1;
+                    // Not one line for each: it is told that it happens.
+                    if self.dropped.is_power_of_two() {
+                        tracing::info!(
+                            dropped = self.dropped,
+                            "a prototype is full: the oldest messages make room"
+                        );
+                    }
+                }
             }
         }
         outcome
+    }
+
+    /// Removes the prototypes that hear an event and that nobody has listened to for too long.
+    fn forget_prototypes(&mut self, event: &EventName, now: Timestamp) {
+        let Some(hearers) = self.events.get_mut(event) else {
+            return;
+        };
+        let mut forgotten = Vec::new();
+        for name in hearers.iter() {
+            let Some(queue) = self.queues.get_mut(name) else { continue };
+            if !queue.prototype || !queue.subscriptions.is_empty() || !queue.held.is_empty() {
+                queue.forgotten_since = None;
+            } else if now.since(*queue.forgotten_since.get_or_insert(now)) >= PROTOTYPE_EXPIRES {
+                forgotten.push(name.clone());
+            }
+        }
+        for name in forgotten {
+            hearers.remove(&name);
+            let messages = self.queues.remove(&name).map_or(0, |queue| queue.envelopes().count() as u64);
+            self.dropped += messages;
+            tracing::info!(queue = %name, messages, "a prototype that nobody has listened to for 7 days is gone");
+        }
     }
 
     pub(super) fn open(
@@ -471,4 +536,96 @@ fn no_queue(queue: &QueueName) -> BrokerError {
         BrokerErrorKind::NotFound,
         format!("there is no queue `{queue}`: start the service that owns it once, it declares its queues"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ponos_core::Bytes;
+    use ponos_core::envelope::MessageName;
+    use ponos_core::id::Tid;
+    use ponos_core::name::AppName;
+
+    use super::*;
+
+    fn event() -> EventName {
+        EventName::from_checked("thing.happened")
+    }
+
+    fn prototype() -> QueueName {
+        QueueName::subscription(&AppName::from_checked("lab"), &event())
+    }
+
+    fn with_prototype() -> (State, Topology) {
+        let topology = Topology {
+            events: vec![event()],
+            subscriptions: vec![(prototype(), event())],
+            prototypes: vec![prototype()],
+            ..Topology::default()
+        };
+        let mut state = State { prototype_length: 3, ..State::default() };
+        state.declare(&topology);
+        (state, topology)
+    }
+
+    fn publish(state: &mut State, n: u8, at: Timestamp) -> Published {
+        let envelope = Envelope {
+            id: MessageId::new(at, [n; 10]),
+            name: MessageName::Event(event()),
+            tid: Tid::new(at, [n; 10]),
+            cause: None,
+            app: None,
+            publisher: None,
+            published_at: at,
+            hops: 0,
+            version: None,
+            trace: None,
+            progress: Progress::default(),
+            report: None,
+            body: Bytes::new(),
+        };
+        state.publish(Outgoing { to: Destination::Event(event()), envelope }, at)
+    }
+
+    const fn day(n: u64) -> Timestamp {
+        Timestamp::from_millis(n * 24 * 3_600_000)
+    }
+
+    #[test]
+    fn the_oldest_messages_of_a_full_prototype_make_room() {
+        let (mut state, topology) = with_prototype();
+        for n in 0..5 {
+            assert_eq!(publish(&mut state, n, day(1)), Published::Confirmed { queues: 1 });
+        }
+        let query = Inspect::Messages { queue: prototype(), limit: 9, after: None };
+        let kept = state.inspect(query, day(1)).unwrap().into_messages();
+        let ids: Vec<_> = kept.iter().map(|envelope| envelope.id).collect();
+        assert_eq!(ids, [2, 3, 4].map(|n| MessageId::new(day(1), [n; 10])));
+        assert_eq!(state.dropped, 2);
+        // No prototype any more: nothing is dropped any more.
+        state.declare(&Topology { prototypes: Vec::new(), ..topology });
+        publish(&mut state, 5, day(1));
+        assert_eq!((state.stats(&prototype(), day(1)).ready, state.dropped), (4, 2));
+    }
+
+    #[test]
+    fn a_prototype_that_nobody_listens_to_for_a_week_is_gone_until_it_is_declared_again() {
+        let (mut state, topology) = with_prototype();
+        let listening = state.open(&prototype(), &SubscribeOptions::prefetch(1), 0).unwrap();
+        for n in 0..20 {
+            assert_eq!(publish(&mut state, 0, day(n)), Published::Confirmed { queues: 1 }, "day {n}");
+        }
+        state.close(&prototype(), listening);
+        for n in 20..27 {
+            assert_eq!(publish(&mut state, 0, day(n)), Published::Confirmed { queues: 1 }, "day {n}");
+        }
+        let dropped = state.dropped;
+        assert_eq!(publish(&mut state, 0, day(27)), Published::Confirmed { queues: 0 });
+        assert_eq!(state.dropped, dropped + 3);
+        assert!(state.inspect(Inspect::Queues(None), day(27)).unwrap().into_queues().is_empty());
+        state.declare(&topology);
+        assert_eq!(publish(&mut state, 0, day(27)), Published::Confirmed { queues: 1 });
+        assert_eq!(state.stats(&prototype(), day(27) + Duration::ZERO).ready, 1);
+    }
 }
