@@ -343,6 +343,10 @@ mod tests {
         assert_eq!(topology.tasks, [QueueName::from_checked("pheidi.email.send")]);
         assert_eq!(topology.subscriptions[0].0, "pheidi.org.payment.processed");
         assert_eq!(topology.events.len(), 2);
+        assert!(topology.prototypes.is_empty());
+        let mut prototype = manifest.clone();
+        prototype.reactions[0].prototype = true;
+        assert_eq!(prototype.topology().unwrap().prototypes, ["pheidi.org.payment.processed"]);
         let strange = Manifest { app: "Pheidi".into(), ..manifest };
         assert!(strange.topology().unwrap_err().to_string().contains("damaged"));
     }
