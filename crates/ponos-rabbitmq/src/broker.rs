@@ -33,6 +33,10 @@ use crate::{convert, inspect, settle, subscription};
 /// How many hand-backs are remembered, so that they do not count as losses.
 const EXCUSES: usize = 65_536;
 
+/// For how long a level of the delay ladder that did not answer is passed over, and how many of the next ones may be.
+const SICK: Duration = Duration::from_secs(60);
+const PASSED_OVER: u32 = 3;
+
 /// For how long a queue that was there is believed to be there.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -104,6 +108,8 @@ struct State {
     seen: HashMap<QueueName, Instant>,
     /// Levels of the delay ladder that were declared.
     levels: HashSet<(AppName, Duration)>,
+    /// Levels that did not answer, and until when they are passed over.
+    sick_levels: HashMap<(AppName, Duration), Instant>,
     /// Hand-backs by this process, which quorum queues count like losses.
     excuses: HashMap<Excuse, u32>,
     excuses_order: VecDeque<Excuse>,
@@ -400,6 +406,26 @@ impl Shared {
         Ok(())
     }
 
+    /// The level to use instead of one that did not answer lately: one of the next longer ones, where the message waits for
+    /// its own time all the same.
+    fn healthy_step(&self, app: &AppName, step: Duration) -> Duration {
+        let state = self.state();
+        let is_sick = |step: Duration| {
+            state.sick_levels.get(&(app.clone(), step)).is_some_and(|until| *until > Instant::now())
+        };
+        (0..=PASSED_OVER).map(|k| step * 2u32.pow(k)).find(|step| !is_sick(*step)).unwrap_or(step)
+    }
+
+    fn note_sick(&self, levels: &[Option<(AppName, Duration)>], answers: &[Outcome]) {
+        for (level, answer) in levels.iter().zip(answers) {
+            if let (Some((app, step)), Outcome::NoAnswer(error)) = (level, answer) {
+                let level = topology::level_name(app, *step);
+                tracing::warn!(level, %error, "a level of the delay ladder does not answer: the next one is used for a while");
+                self.state().sick_levels.insert((app.clone(), *step), Instant::now() + SICK);
+            }
+        }
+    }
+
     /// The levels that were needed so far, of one application or all.
     pub(crate) fn known_levels(&self) -> Vec<(AppName, Duration)> {
         self.state().levels.iter().cloned().collect()
@@ -434,7 +460,9 @@ impl Shared {
             if messages.is_empty() {
                 break;
             }
+            let levels: Vec<_> = messages.iter().map(|message| message.level.clone()).collect();
             let answers = publisher.publish(messages).await;
+            self.note_sick(&levels, &answers);
             let mut missing = false;
             for (place, answer) in places.into_iter().zip(answers) {
                 let outgoing = &batch[place];
@@ -448,7 +476,7 @@ impl Shared {
                     Outcome::Unrouted => None,
                     Outcome::Refused(error) if error.kind() == BrokerErrorKind::NotFound && !last => None,
                     Outcome::Refused(error) => Some(Published::Refused(error)),
-                    Outcome::Unknown(error) => Some(Published::Unknown(error)),
+                    Outcome::Unknown(error) | Outcome::NoAnswer(error) => Some(Published::Unknown(error)),
                 };
                 missing |= outcomes[place].is_none();
             }
@@ -513,6 +541,7 @@ impl Shared {
         }
         let mut properties = convert::to_amqp(&parts);
         let delay = delay_until(envelope.progress.due);
+        let mut level = None;
         let (exchange, routing_key) = match (to, delay) {
             (Destination::Event(event), None) => (event.as_str().to_owned(), event.as_str().to_owned()),
             (Destination::Event(event), Some(_)) => {
@@ -526,8 +555,9 @@ impl Shared {
                 let exchange = match delay {
                     None => app.as_str().to_owned(),
                     Some(delay) => {
-                        let step = step_for(delay);
+                        let step = self.healthy_step(&app, step_for(delay));
                         self.ensure_level(&app, step).await?;
+                        level = Some((app.clone(), step));
                         // Rounded up, never early; the level's own bound is a quarter above its step.
                         let asked = delay.min(step).as_millis() + 1;
                         properties = properties.with_expiration(asked.to_string().into());
@@ -545,7 +575,7 @@ impl Shared {
             }
         };
         let body = envelope.body.clone();
-        Ok(Some(Message { exchange, routing_key, properties, body, mandatory: true }))
+        Ok(Some(Message { exchange, routing_key, properties, body, mandatory: true, level }))
     }
 
     async fn close(self: &Arc<Self>) {

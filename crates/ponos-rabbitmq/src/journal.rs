@@ -96,7 +96,7 @@ impl RabbitJournal {
         let end = mark();
         let message = message(&Batch { mark: Some(end.clone()), records: Vec::new() });
         let marked = self.publisher.publish(vec![message]).await.pop();
-        if let Some(Outcome::Refused(error) | Outcome::Unknown(error)) = marked {
+        if let Some(Outcome::Refused(error) | Outcome::Unknown(error) | Outcome::NoAnswer(error)) = marked {
             return Err(error);
         }
         let from = match &query {
@@ -158,6 +158,7 @@ fn message(batch: &Batch) -> Message {
         properties: BasicProperties::default().with_content_type("application/json".into()),
         body: serde_json::to_vec(batch).unwrap_or_default().into(),
         mandatory: false,
+        level: None,
     }
 }
 

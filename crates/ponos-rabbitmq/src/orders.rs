@@ -166,6 +166,7 @@ async fn write(
             .with_content_type("application/json".into()),
         body: body.into(),
         mandatory: true,
+        level: None,
     };
     publish(&shared.publisher, message).await?;
     let mut state = follower.state.clone();
@@ -189,7 +190,7 @@ async fn publish(publisher: &Publisher, message: Message) -> Result<(), BrokerEr
     match publisher.publish(vec![message]).await.pop() {
         Some(Outcome::Routed) => Ok(()),
         Some(Outcome::Unrouted) | None => Err(error::unavailable("the stream of standing orders is gone")),
-        Some(Outcome::Refused(error) | Outcome::Unknown(error)) => Err(error),
+        Some(Outcome::Refused(error) | Outcome::Unknown(error) | Outcome::NoAnswer(error)) => Err(error),
     }
 }
 

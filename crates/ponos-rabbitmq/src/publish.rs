@@ -13,6 +13,7 @@ use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
+use ponos_core::name::AppName;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +33,8 @@ pub(crate) struct Message {
     pub(crate) body: Bytes,
     /// Whether it matters that no queue has it.
     pub(crate) mandatory: bool,
+    /// The level of the delay ladder that it goes to.
+    pub(crate) level: Option<(AppName, Duration)>,
 }
 
 /// What became of a message.
@@ -45,6 +48,9 @@ pub(crate) enum Outcome {
     Refused(BrokerError),
     /// RabbitMQ may have it.
     Unknown(BrokerError),
+    /// The connection stands and the queue does not answer, or said no: it has no leader or no majority, or it is full.
+    /// It may have the message.
+    NoAnswer(BrokerError),
 }
 
 /// Publishes over a channel of its own.
@@ -214,7 +220,7 @@ impl Batch {
             answers.push(match self.link.answer("waiting for the confirm", *generation, left, answered).await {
                 Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => Ok(Outcome::Routed),
                 Ok(Ok(Confirmation::Ack(Some(_)))) => Ok(Outcome::Unrouted),
-                Ok(Ok(Confirmation::Nack(_))) => Ok(Outcome::Unknown(error::unavailable(
+                Ok(Ok(Confirmation::Nack(_))) => Ok(Outcome::NoAnswer(error::unavailable(
                     "a queue did not take the message: its nodes have no majority at the moment, or it is full",
                 ))),
                 Ok(Err(error)) => match error::class(&error) {
@@ -223,7 +229,8 @@ impl Batch {
                 },
                 Err(error) => {
                     late = true;
-                    Ok(Outcome::Unknown(error))
+                    let stands = channel.status().connected();
+                    Ok(if stands { Outcome::NoAnswer(error) } else { Outcome::Unknown(error) })
                 }
             });
         }

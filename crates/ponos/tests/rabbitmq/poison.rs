@@ -148,7 +148,7 @@ async fn a_broker_that_restarts_again_and_again_fails_nobody() {
     let fresh_broker = broker(&node.url()).await;
     let third = service().start(Arc::clone(&fresh), Arc::clone(&fresh_broker)).await.unwrap();
     let all = || 0..restarts * 16;
-    until("all are heard of", secs(60), || all().all(|n| stage.heard.runs(n) > 0)).await;
+    until("all are heard of", secs(120), || all().all(|n| stage.heard.runs(n) > 0)).await;
     let failed = failed(&stage.broker).list(100, None).await.unwrap();
     assert!(failed.is_empty(), "{failed:?}");
     let seen = [&stage.did, &also, &fresh];
