@@ -377,6 +377,9 @@ impl Shared {
             self.declarer().carry_out(&Plan::of(&topology, self.options.queue_type)).await?;
             self.declarer().carry_out(&Plan::orders(&app)).await?;
         }
+        for (app, step) in self.known_levels() {
+            self.declarer().carry_out(&Plan::level(&app, step)).await?;
+        }
         Ok(())
     }
 

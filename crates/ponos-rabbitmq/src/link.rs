@@ -258,6 +258,11 @@ impl Link {
         ))
     }
 
+    /// Whether this connection is still the one.
+    pub(crate) fn is_still(&self, generation: u64) -> bool {
+        matches!(&*self.state.borrow(), State::Up(live) if live.generation == generation && live.connection.status().connected())
+    }
+
     /// The number of the connection; it changes when there is another one.
     pub(crate) async fn until_another(&self, than: u64) -> Option<u64> {
         let mut state = self.state.clone();

@@ -214,12 +214,16 @@ impl Batch {
         .await;
         let mut answers = Vec::with_capacity(which.len());
         let mut late = false;
+        let mut strays = Vec::new();
         for write in writing {
             let answered = async { write.finish().await?.await };
             let left = deadline.saturating_duration_since(Instant::now());
             answers.push(match self.link.answer("waiting for the confirm", *generation, left, answered).await {
                 Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => Ok(Outcome::Routed),
-                Ok(Ok(Confirmation::Ack(Some(_)))) => Ok(Outcome::Unrouted),
+                Ok(Ok(Confirmation::Ack(Some(returned)))) => {
+                    strays.push(returned);
+                    Ok(Outcome::Routed)
+                }
                 Ok(Ok(Confirmation::Nack(_))) => Ok(Outcome::NoAnswer(error::unavailable(
                     "a queue did not take the message: its nodes have no majority at the moment, or it is full",
                 ))),
@@ -233,6 +237,19 @@ impl Batch {
                     Ok(if stands { Outcome::NoAnswer(error) } else { Outcome::Unknown(error) })
                 }
             });
+        }
+        // The client library gives a returned message to the confirm that comes next, which may be another message's.
+        for returned in strays {
+            let is_it = |message: &Message| {
+                message.exchange == returned.exchange.as_str()
+                    && message.routing_key == returned.routing_key.as_str()
+                    && message.properties.message_id() == returned.properties.message_id()
+            };
+            if let Some(at) = which.iter().position(|&n| is_it(&self.messages[n]))
+                && let Ok(outcome @ Outcome::Routed) = &mut answers[at]
+            {
+                *outcome = Outcome::Unrouted;
+            }
         }
         if late {
             // What comes late on this channel would answer nobody.

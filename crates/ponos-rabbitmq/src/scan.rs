@@ -26,7 +26,10 @@ use crate::subscription::{Intake, consume, envelope};
 pub(crate) const MOST: u16 = u16::MAX;
 
 /// How long nothing comes before a scan believes that there is nothing more.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long is waited for what was looked at to be back; somebody else may have taken it.
+const BACK: Duration = Duration::from_secs(1);
 
 /// What becomes of a message that was seen.
 enum Seen {
@@ -225,7 +228,7 @@ async fn look(
 
 /// Waits until what was looked at is ready again, so that who looks next sees it, or until somebody else has it.
 async fn until_back(shared: &Arc<Shared>, queue: &QueueName, count: u32) -> Result<(), BrokerError> {
-    let deadline = Instant::now() + QUIET;
+    let deadline = Instant::now() + BACK;
     let mut declarer = shared.declarer();
     while Instant::now() < deadline {
         let Some(figures) = declarer.figures(queue.as_str()).await? else { break };

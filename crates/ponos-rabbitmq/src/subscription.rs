@@ -44,6 +44,8 @@ pub(crate) struct Intake {
     pub(crate) id: u64,
     pub(crate) queue: QueueName,
     pub(crate) channel: Channel,
+    /// The number of the channel's connection.
+    generation: u64,
     /// For what settlements send: a channel of its own, so that what fails here fails nobody else.
     pub(crate) publisher: Publisher,
     acks: Mutex<Acks>,
@@ -56,11 +58,17 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(shared: &Shared, queue: &QueueName, channel: Channel, prefetch: u16) -> Self {
+    pub(crate) fn new(
+        shared: &Shared,
+        queue: &QueueName,
+        (channel, generation): (Channel, u64),
+        prefetch: u16,
+    ) -> Self {
         Self {
             id: shared.next_number(),
             queue: queue.clone(),
             channel,
+            generation,
             publisher: shared.new_publisher(),
             acks: Mutex::new(Acks::new(prefetch.into())),
             waiting: Notify::new(),
@@ -153,6 +161,9 @@ impl Intake {
         }
         if self.channel.status().connected() {
             self.flush(&mut acks);
+            shared.excuse(&self.queue, acks.held());
+        } else if shared.consume.is_still(self.generation) {
+            // RabbitMQ closed the channel alone, over a consumer's timeout for example: no process died.
             shared.excuse(&self.queue, acks.held());
         }
         true
@@ -264,7 +275,7 @@ pub(crate) async fn consume(
             return Err(error);
         }
     };
-    Ok((Arc::new(Intake::new(shared, queue, channel, prefetch)), consumer))
+    Ok((Arc::new(Intake::new(shared, queue, (channel, generation), prefetch)), consumer))
 }
 
 impl Consuming {

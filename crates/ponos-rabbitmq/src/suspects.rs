@@ -126,7 +126,7 @@ async fn intake(shared: &Arc<Shared>, queue: &QueueName, open: &Open) -> Result<
         return Ok(intake);
     }
     leave(shared, open);
-    let (channel, _) = shared.consume.channel(CALL_DEADLINE).await?;
+    let channel = shared.consume.channel(CALL_DEADLINE).await?;
     let intake = Arc::new(Intake::new(shared, queue, channel, 1));
     shared.enter(Arc::clone(&intake));
     *open.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&intake));

@@ -223,7 +223,8 @@ impl Plan {
             exchanges: vec![ExchangeSpec {
                 name: name.clone(),
                 kind: ExchangeType::Fanout,
-                arguments: Arguments::new(),
+                // Without its queue a copy would be returned, and a return may be told to another message's confirm.
+                arguments: Arguments::from([("alternate-exchange", Argument::Text(unroutable_name(app)))]),
                 is_event: false,
             }],
             queues: vec![QueueSpec { name: name.clone(), arguments }],

@@ -252,8 +252,11 @@ async fn publish_until_confirmed(
 ) -> Result<u32, PublishError> {
     let started = local.clock.now();
     let mut pause = Duration::from_millis(50);
+    // One try without an answer leaves it open for good, whatever a later one is told.
+    let mut open = false;
     loop {
-        let outcome = match local.clock.timeout(deadline, broker.publish(vec![message.clone()])).await {
+        let left = deadline.saturating_sub(local.clock.now().since(started));
+        let outcome = match local.clock.timeout(left, broker.publish(vec![message.clone()])).await {
             Some(mut outcomes) => outcomes.pop(),
             None => Some(Published::Unknown(no_answer())),
         };
@@ -269,10 +272,11 @@ async fn publish_until_confirmed(
             Some(Published::Unknown(error)) => (error, true),
             None => unreachable!("a broker answers one outcome per message"),
         };
+        open |= unknown;
         let out_of_time = local.clock.now().since(started) + pause > deadline;
         if out_of_time || !(unknown || error.is_temporary()) {
             let name = message.envelope.name.to_string();
-            return Err(if unknown {
+            return Err(if open {
                 PublishError::Unknown { name, deadline, source: error }
             } else {
                 PublishError::Refused { name, source: error }
