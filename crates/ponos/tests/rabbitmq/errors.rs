@@ -123,18 +123,17 @@ async fn a_consumer_timeout_takes_one_queue_away_for_a_moment() {
     let stage = Stage::new(&node.url()).await;
     stage.job(1, How::Take(4000)).await;
     until("it runs", secs(10), || stage.did.running() == 1).await;
+    let started = std::time::Instant::now();
     let publisher = stage.unit.publisher();
     let mut n = 100;
     // The channel is closed over the slow job; the other queue's channel is not.
-    while stage.heard.runs(1) == 0 {
+    while stage.did.runs(1) < 2 {
         n += 1;
         publisher.create(OtherDo { n }).await.unwrap();
         until("the other queue goes on", secs(2), || stage.did.runs(n) == 1).await;
-        assert!(n < 2000, "the slow job was not heard of: {}", node.log_tail());
+        assert!(started.elapsed() < secs(20), "the job did not come again: {}", node.log_tail());
     }
-    until("RabbitMQ took it away", secs(10), || node.log_tail().contains("timed out")).await;
-    // It was done when it came again, and is recognised.
-    assert_eq!((stage.did.runs(1), stage.did.recovered(1)), (1, None));
+    assert_eq!(stage.did.recovered(1), None, "no attempt was spent");
     stage.works(2).await;
     stage.end().await;
 }
