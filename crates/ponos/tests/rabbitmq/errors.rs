@@ -237,3 +237,43 @@ fn envelope(task: &str, body: String) -> ponos::core::envelope::Envelope {
         body: body.into(),
     }
 }
+
+/// What another process does for the next test: it logs while it connects, all that is not the frames themselves. Those, at
+/// the level `TRACE` of the client library, hold the login; docs/rabbitmq.md says so.
+#[tokio::test]
+async fn everything_is_logged() {
+    let Ok(urls) = std::env::var("PONOS_TEST_LOGGED") else { return };
+    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).init();
+    for url in urls.split(' ') {
+        let broker = Broker::from_url(url).unwrap();
+        tracing::info!(?broker, "connecting");
+        match broker.connect().await {
+            Ok(broker) => {
+                tracing::info!(?broker, "connected");
+                broker.close().await.unwrap();
+            }
+            Err(error) => tracing::info!(%error, ?error, "not connected"),
+        }
+    }
+}
+
+#[test]
+fn no_log_error_or_debug_output_holds_the_password() {
+    let node = Node::shared();
+    let name = node.fresh_vhost_name();
+    node.add_user(&name, "keeper", "pa55-of-keeper", ".*", ".*", ".*");
+    let urls = ["pa55-of-keeper", "wr0ng-of-keeper"].map(|password| node.url_as("keeper", password, &name));
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "errors::everything_is_logged", "--nocapture"])
+        .env("PONOS_TEST_LOGGED", urls.join(" "))
+        .output()
+        .unwrap();
+    let said = [ran.stdout, ran.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("DEBUG") && said.contains("lapin") && said.contains("not connected"), "{said}");
+    for line in said.lines() {
+        assert!(!line.contains("-of-keeper"), "{line}");
+        // Base64 or a list of bytes would be no better: PLAIN sends the texts behind zeros.
+        assert!(!line.contains("112, 97, 53, 53") && !line.contains("cGE1NS1vZi1rZWVwZXI"), "{line}");
+    }
+}
