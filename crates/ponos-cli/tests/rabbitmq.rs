@@ -190,7 +190,13 @@ async fn the_demo_balances_on_a_fresh_virtual_host_and_again_and_its_hints_work(
 
 #[test]
 fn the_demo_balances_without_the_management_plugin_and_what_cannot_be_listed_is_said() {
-    let node = Node::start(NodeOptions::new().management(false).tls(true));
+    let node = Node::start(
+        NodeOptions::new()
+            .management(false)
+            .tls(true)
+            .config("ssl_options.verify", "verify_peer")
+            .config("ssl_options.fail_if_no_peer_cert", true),
+    );
     let url = node.url();
     balance(&url, "3");
     let ponos = |args: &[&str]| Ran::of(args, Some(&url));
@@ -202,11 +208,13 @@ fn the_demo_balances_without_the_management_plugin_and_what_cannot_be_listed_is_
     let list = ["failed", "list", "--app", "pheidi"];
     ponos(&list).ok().says("1 failed job in 1 group");
 
-    // The same over TLS, for who trusts the node.
+    // The same over TLS, for who trusts the node and has a certificate that the node trusts.
     let url = node.tls_url_of("/");
-    let ca = node.tls().expect("it has TLS").authority.display().to_string();
-    let ran = Ran::of(&list, Some(&format!("{url}?cacertfile={ca}")));
-    ran.ok().says("1 failed job in 1 group");
+    let tls = node.tls().expect("it has TLS");
+    let ca = format!("{url}?cacertfile={}", tls.authority.display());
+    let both = format!("{ca}&certfile={}&keyfile={}", tls.client.display(), tls.client_key.display());
+    Ran::of(&list, Some(&both)).ok().says("1 failed job in 1 group");
+    Ran::of(&list, Some(&ca)).failed(3, "cannot be reached");
     let ran = Ran::of(&list, Some(&url));
     ran.failed(3, "cannot be reached").failed(3, "certificates right?");
     assert!(!ran.err.contains("guest:"), "{ran:?}");
