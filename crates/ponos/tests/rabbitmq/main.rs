@@ -20,6 +20,10 @@ mod conformance;
 mod delays;
 #[path = "errors.rs"]
 mod errors;
+#[path = "failed.rs"]
+mod failed;
+#[path = "limits.rs"]
+mod limits;
 #[path = "load.rs"]
 mod load;
 #[path = "messages.rs"]
