@@ -71,7 +71,7 @@ async fn figures(declarer: &mut Declarer<'_>, queue: QueueName) -> Result<Option
 fn unlisted(shared: &Shared, app: Option<&AppName>, why: &str) -> BrokerError {
     let whose = app.map(|app| format!(" of `{app}`")).unwrap_or_default();
     let problem = format!(
-        "the queues{whose} on {} cannot be listed: AMQP answers for a queue by its name only, a list comes from RabbitMQ's management plugin (`rabbitmq-plugins enable rabbitmq_management`; `?management=http://host:15672` in the broker's URL, where it listens elsewhere), and {why}",
+        "the queues{whose} on {} cannot be listed: AMQP answers for a queue by its name only, a list comes from RabbitMQ's management plugin, and {why}",
         shared.name
     );
     BrokerError::new(BrokerErrorKind::Invalid, problem)
