@@ -19,8 +19,8 @@ use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 use crate::context::{Local, new_envelope};
 use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
 
-/// How long a publish is tried before it is reported as failed.
-pub(crate) const PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a publish is tried before it is reported as failed: long enough to outwait an alarm of half a minute.
+pub(crate) const PUBLISH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Publishes in the name of the application `A`: the events that `A` declares, and `A`'s own tasks.
 ///
