@@ -1,6 +1,7 @@
 //! From records to the tree.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::journal::{AttemptRecord, Record, What};
@@ -118,7 +119,7 @@ fn merge(old: Publication, new: Publication) -> Publication {
 }
 
 /// Finds each message's cause; returns who published it, for [`adopt`].
-fn link(messages: &mut [Message]) -> Vec<Option<String>> {
+fn link(messages: &mut [Message]) -> Vec<Option<Arc<str>>> {
     let index: HashMap<MessageId, usize> = messages.iter().enumerate().map(|(n, m)| (m.id, n)).collect();
     let mut by = Vec::with_capacity(messages.len());
     for message in messages {
@@ -170,7 +171,7 @@ fn break_cycles(messages: &mut [Message]) {
 }
 
 /// Hangs each message under the job whose handler published it.
-fn adopt(messages: &mut [Message], by: &[Option<String>]) {
+fn adopt(messages: &mut [Message], by: &[Option<Arc<str>>]) {
     for (child, by) in by.iter().enumerate() {
         let Some(parent) = messages[child].parent else {
             continue;
@@ -181,9 +182,9 @@ fn adopt(messages: &mut [Message], by: &[Option<String>]) {
             continue;
         };
         let found =
-            parent.jobs.binary_search_by(|job| job.queue.as_str().cmp(queue)).unwrap_or_else(|place| {
+            parent.jobs.binary_search_by(|job| job.queue.as_str().cmp(&**queue)).unwrap_or_else(|place| {
                 let job = JobData {
-                    queue: queue.clone(),
+                    queue: queue.to_string(),
                     state: JobState::Unrecorded,
                     attempts: Vec::new(),
                     children: Vec::new(),

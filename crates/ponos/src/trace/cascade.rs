@@ -1,5 +1,7 @@
 //! The tree, and the views through which it is read.
 
+use std::sync::Arc;
+
 use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::journal::AttemptRecord;
 use ponos_core::name::AppName;
@@ -39,11 +41,11 @@ pub(super) struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Publication {
     pub(super) at: Timestamp,
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) event: bool,
     pub(super) app: Option<AppName>,
     pub(super) cause: Option<MessageId>,
-    pub(super) by: Option<String>,
+    pub(super) by: Option<Arc<str>>,
     pub(super) queues: u32,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct JobData {
 
 impl Message {
     pub(super) fn name(&self) -> Option<&str> {
-        self.published.as_ref().map(|published| published.name.as_str())
+        self.published.as_ref().map(|published| &*published.name)
     }
 
     pub(super) fn kind(&self) -> Kind {
