@@ -29,6 +29,8 @@
 //! All are for their owner alone. Several processes may use one directory at once: those that write take turns by a lock,
 //! for as long as one page of entries takes, and those that ask need none.
 //!
+//! Transactions in which a job failed are kept no longer than others.
+//!
 //! # Exactly once
 //!
 //! Segments are committed first, `model.db` with the place in the log last. What a crash makes come again is recognised by

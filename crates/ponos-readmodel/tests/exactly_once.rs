@@ -177,6 +177,23 @@ fn what_a_crash_brings_again_is_taken_from_the_log_and_not_doubled() {
 }
 
 #[test]
+fn a_server_may_follow_a_log_from_any_thread() {
+    fn can_move(_: &impl Send) {}
+    let directory = tempfile::tempdir().unwrap();
+    let mut model = model(directory.path());
+    let log = Log::default();
+    log.entries.lock().unwrap().extend((0..9).map(|seq| entry(0, seq)));
+    let mut reader = log.reader(model.read_from().unwrap());
+    let following = model.follow(&mut reader);
+    can_move(&following);
+    assert_eq!(now(following).unwrap().new, 9);
+    log.entries.lock().unwrap().extend((9..12).map(|seq| entry(0, seq)));
+    // The same reader goes on.
+    assert_eq!(now(model.follow(&mut reader)).unwrap().read, 3);
+    check(&model, &(0..12).map(|seq| (0, seq)).collect());
+}
+
+#[test]
 fn another_log_is_read_from_its_start() {
     let directory = tempfile::tempdir().unwrap();
     let mut model = model(directory.path());
