@@ -16,14 +16,19 @@ const ORIGINS: u64 = 3;
 const EACH: u64 = 24;
 
 fn tids() -> [Tid; 4] {
-    [tid(1), tid(2), Tid::from_foreign("order-4711").unwrap(), Tid::from_foreign("4711").unwrap()]
+    [
+        tid(1),
+        tid(2),
+        Tid::from_foreign("order-4711").expect("a test's own"),
+        Tid::from_foreign("4711").expect("a test's own"),
+    ]
 }
 
 /// The entry of a number: of all kinds, and over three segments.
 fn entry(id: u64, seq: u64) -> Entry {
     let when = Timestamp::from_millis(NOW - 13 * 3_600_000 + seq * 32 * 60_000 + id * 7);
-    let tid = &tids()[usize::try_from((seq + id) % 4).unwrap()];
-    let message = message(u8::try_from(seq).unwrap());
+    let tid = &tids()[usize::try_from((seq + id) % 4).expect("a test's own")];
+    let message = message(u8::try_from(seq).expect("a test's own"));
     match seq % 6 {
         0 => record(id, seq, when, tid, message, published("org.payment.processed", None, 1)),
         1 => record(id, seq, when, tid, message, attempt(QUEUE, when, retry(when))),
@@ -49,12 +54,12 @@ fn check(model: &ReadModel, given: &BTreeSet<(u64, u64)>) {
                 _ => None,
             })
             .collect();
-        let trace = model.trace(&tid).unwrap();
+        let trace = model.trace(&tid).expect("a test's own");
         assert_eq!(trace.records.len(), expected.len());
         let found: BTreeMap<_, _> =
             trace.records.into_iter().map(|(origin, seq, record)| ((origin.id, seq), record)).collect();
         assert_eq!(found, expected);
-        let summaries: Vec<_> = model.find(&tid.to_string()).unwrap();
+        let summaries: Vec<_> = model.find(&tid.to_string()).expect("a test's own");
         let summary = summaries.iter().find(|it| it.tid == tid);
         assert_eq!(summary.map_or(0, |it| it.records), expected.len() as u64);
         let retried = expected.keys().filter(|(_, seq)| seq % 6 == 1).count();
@@ -66,21 +71,21 @@ fn check(model: &ReadModel, given: &BTreeSet<(u64, u64)>) {
         missing.extend((0..highest.unwrap_or(0)).map(|seq| (id, seq)).filter(|key| !given.contains(key)));
     }
     let mut gone = BTreeSet::new();
-    for gap in model.gaps(Timestamp::EPOCH, Timestamp::from_millis(u64::MAX)).unwrap() {
+    for gap in model.gaps(Timestamp::EPOCH, Timestamp::from_millis(u64::MAX)).expect("a test's own") {
         for seq in gap.first..=gap.last {
             assert!(gone.insert((gap.origin.id, seq)), "gaps overlap");
         }
     }
     assert_eq!(gone, missing);
     let of_kind = |kind: u64| given.iter().filter(|(_, seq)| seq % 6 == kind).count() as u64;
-    let queues = model.queues(Timestamp::EPOCH).unwrap();
+    let queues = model.queues(Timestamp::EPOCH).expect("a test's own");
     let counts = queues.first().map(|(_, counts)| counts.clone()).unwrap_or_default();
     assert_eq!((counts.retried, counts.done, counts.failed), (of_kind(1), of_kind(2), of_kind(4)));
     assert_eq!((counts.took.count(), counts.wait.count()), (counts.attempts(), counts.attempts()));
-    let names = model.names(Timestamp::EPOCH).unwrap();
+    let names = model.names(Timestamp::EPOCH).expect("a test's own");
     let published: u64 = names.iter().flat_map(|name| &name.sources).map(|source| source.published).sum();
     assert_eq!(published, of_kind(0));
-    let page = model.entries(EntryCursor::default(), &EntryFilter::default(), 10_000).unwrap();
+    let page = model.entries(EntryCursor::default(), &EntryFilter::default(), 10_000).expect("a test's own");
     let listed: Vec<_> = page.entries.iter().map(key).collect();
     assert_eq!(listed.len(), given.iter().filter(|(_, seq)| seq % 6 != 3 && seq % 6 != 5).count());
     assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len());
@@ -89,12 +94,12 @@ fn check(model: &ReadModel, given: &BTreeSet<(u64, u64)>) {
 /// What `model.db` was before, as if the process had died after the segments were written and before it was.
 fn as_before<T>(directory: &Path, during: impl FnOnce() -> T) -> T {
     let file = directory.join("model").join("model.db");
-    let before = std::fs::read(&file).unwrap();
+    let before = std::fs::read(&file).expect("a test's own");
     let value = during();
     for companion in ["model.db-wal", "model.db-shm"] {
         let _ = std::fs::remove_file(directory.join("model").join(companion));
     }
-    std::fs::write(&file, before).unwrap();
+    std::fs::write(&file, before).expect("a test's own");
     value
 }
 
@@ -162,9 +167,8 @@ fn what_a_crash_brings_again_is_taken_from_the_log_and_not_doubled() {
         keys.iter().map(|(id, seq)| entry(*id, *seq)).partition(|it| it.seq < 10);
     log.entries.lock().unwrap().extend(early.iter().cloned());
     drop(model(directory.path()));
-    as_before(directory.path(), || {
-        assert_eq!(log.catch_up(&mut model(directory.path())).new, early.len() as u64)
-    });
+    let died = as_before(directory.path(), || log.catch_up(&mut model(directory.path())));
+    assert_eq!(died.new, early.len() as u64);
     let mut again = model(directory.path());
     assert_eq!(again.position().unwrap(), None);
     log.entries.lock().unwrap().extend(late);

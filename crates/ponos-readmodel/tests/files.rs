@@ -15,15 +15,15 @@ const HOUR: u64 = 3_600_000;
 /// An event so many hours ago, in a transaction of its own.
 fn ago(hours: u64) -> (Tid, Entry) {
     let when = Timestamp::from_millis(NOW - hours * HOUR);
-    let tid = Tid::new(when, [u8::try_from(hours).unwrap(); 10]);
+    let tid = Tid::new(when, [u8::try_from(hours).expect("a test's own"); 10]);
     let event = published("org.payment.processed", None, 1);
     (tid.clone(), record(1, 1000 - hours, when, &tid, message(1), event))
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory.join("model").join("segments"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
+        .expect("a test's own")
+        .map(|file| file.expect("a test's own").path())
         .filter(|path| path.extension().is_some_and(|it| it == "db"))
         .collect();
     files.sort();
@@ -32,7 +32,7 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
 
 fn log(hours: impl IntoIterator<Item = u64>) -> Log {
     let log = Log::default();
-    log.entries.lock().unwrap().extend(hours.into_iter().map(|hours| ago(hours).1));
+    log.entries.lock().expect("a test's own").extend(hours.into_iter().map(|hours| ago(hours).1));
     log
 }
 
@@ -145,8 +145,8 @@ fn a_damaged_model_is_counted_again_from_its_segments() {
 }
 
 fn set_version(path: &Path, version: i32) {
-    let file = rusqlite::Connection::open(path).unwrap();
-    file.pragma_update(None, "user_version", version).unwrap();
+    let file = rusqlite::Connection::open(path).expect("a test's own");
+    file.pragma_update(None, "user_version", version).expect("a test's own");
 }
 
 #[test]
