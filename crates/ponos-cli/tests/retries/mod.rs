@@ -168,8 +168,8 @@ pub(crate) async fn a_thousand_failed(url: &str, printer: &Printer) -> String {
 }
 
 /// Starts a paced retry of a group, and answers when some of its jobs were printed.
-pub(crate) async fn retrying(url: &str, group: &str, printer: &Printer) -> Child {
-    let args = ["failed", "retry", group, "--app", "shop", "--rate", "200/s", "--yes"];
+pub(crate) async fn retrying(url: &str, group: &str, rate: &str, printer: &Printer) -> Child {
+    let args = ["failed", "retry", group, "--app", "shop", "--rate", rate, "--yes"];
     let child = command(url, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     printer.has_printed(100).await;
     child
@@ -184,7 +184,7 @@ pub(crate) async fn interrupted_and_continued(url: &str, how: &str) {
     let printer = Printer::new();
     let shop = shop(url, &printer).await;
     let group = a_thousand_failed(url, &printer).await;
-    let child = retrying(url, &group, &printer).await;
+    let child = retrying(url, &group, "200/s", &printer).await;
     signal(&child, how);
     let ran = Ran::of(child.wait_with_output().unwrap());
     ran.failed(1, "interrupted: ");
@@ -216,7 +216,8 @@ pub(crate) async fn killed_and_begun_anew(url: &str) {
     let printer = Printer::new();
     let shop = shop(url, &printer).await;
     let group = a_thousand_failed(url, &printer).await;
-    let mut child = retrying(url, &group, &printer).await;
+    // Fast enough that it is killed in the middle of some.
+    let mut child = retrying(url, &group, "1000/s", &printer).await;
     signal(&child, "-KILL");
     child.wait().unwrap();
     let broker = Broker::from_url(url).unwrap().connect().await.unwrap();
@@ -269,6 +270,27 @@ pub(crate) async fn killed_and_begun_anew(url: &str) {
     let twice = printer.printed().values().filter(|times| **times > 1).count();
     assert!(twice <= named.len(), "{twice} ran twice, {} were named", named.len());
     broker.close().await.unwrap();
+    shop.shutdown().await;
+}
+
+/// `failed retry` as fast as the broker takes it, of jobs that all fail again: seconds, and retried is not resolved.
+pub(crate) async fn all_at_once_in_vain(url: &str) {
+    let printer = Printer::new();
+    let shop = shop(url, &printer).await;
+    let group = a_thousand_failed(url, &printer).await;
+    printer.fire(true);
+    for times in 1..=2 {
+        let started = Instant::now();
+        let ran = ponos(url, &["failed", "retry", &group, "--app", "shop", "--yes", "--wait=60s"]);
+        assert!(started.elapsed() < DEADLINE / 3, "took {:?}", started.elapsed());
+        ran.failed(1, &format!("{JOBS} failed again, 0 pending, of {JOBS} jobs retried"));
+        ran.says(&format!("retried {JOBS} = 0 done + {JOBS} failed again + 0 still pending"));
+        let groups = failed(url, JOBS)["groups"].clone();
+        let jobs = groups[0]["jobs"].as_array().unwrap();
+        assert!(jobs.iter().all(|job| job["retried"]["times"] == times), "{}", jobs[0]);
+        assert!(jobs.iter().all(|job| job["retried"]["op"] == jobs[0]["retried"]["op"]));
+        assert!(jobs[0]["retried"]["err"].as_str().unwrap().contains("on fire"), "{}", jobs[0]);
+    }
     shop.shutdown().await;
 }
 
