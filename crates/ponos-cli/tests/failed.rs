@@ -294,7 +294,7 @@ async fn a_failed_job_is_edited_and_the_original_is_kept() {
         .failed(4, "nothing was done")
         .says("-   \"order\": 7,\n+   \"order\": 8,\n    \"big\": 1234567890123");
     edit(&["--set", "order=8", "--dry-run"]).ok();
-    assert_eq!(jobs.list(10, None).await.unwrap(), [original.clone()], "nothing was done");
+    assert_eq!(jobs.list(10, None).await.unwrap(), vec![original.clone()], "nothing was done");
 
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);

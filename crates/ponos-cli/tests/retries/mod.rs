@@ -282,7 +282,7 @@ pub(crate) async fn all_at_once_in_vain(url: &str) {
     for times in 1..=2 {
         let started = Instant::now();
         let ran = ponos(url, &["failed", "retry", &group, "--app", "shop", "--yes", "--wait=60s"]);
-        assert!(started.elapsed() < DEADLINE / 3, "took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
         ran.failed(1, &format!("{JOBS} failed again, 0 pending, of {JOBS} jobs retried"));
         ran.says(&format!("retried {JOBS} = 0 done + {JOBS} failed again + 0 still pending"));
         let groups = failed(url, JOBS)["groups"].clone();

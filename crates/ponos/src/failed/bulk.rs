@@ -255,19 +255,18 @@ impl Run<'_, '_> {
     async fn chunk(&mut self, ids: &[MessageId]) -> Result<BulkEnd, BrokerError> {
         let mut left: HashSet<MessageId> = ids.iter().copied().collect();
         let mut fruitless = 0;
-        let mut looked = false;
+        let mut incomplete = false;
         while !left.is_empty() {
-            if left.len() <= FEW || looked {
+            if left.len() <= FEW || incomplete {
                 self.forget_the_gone(&mut left).await?;
                 if left.is_empty() {
                     break;
                 }
             }
-            looked = true;
             let before = left.len();
             // In the order that was asked for.
             let only: Vec<MessageId> = ids.iter().copied().filter(|id| left.contains(id)).collect();
-            self.pass(only, &mut left).await?;
+            incomplete = !self.pass(only, &mut left).await?;
             if self.stopping {
                 return Ok(BulkEnd::Stopped);
             }
@@ -306,8 +305,13 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// One subscription, until it has nothing more, is lost, or the operation stops.
-    async fn pass(&mut self, only: Vec<MessageId>, left: &mut HashSet<MessageId>) -> Result<(), BrokerError> {
+    /// One subscription, until it has nothing more, is lost, or the operation stops. `true`: it may well have more, but
+    /// was crowded with jobs that came back.
+    async fn pass(
+        &mut self,
+        only: Vec<MessageId>,
+        left: &mut HashSet<MessageId>,
+    ) -> Result<bool, BrokerError> {
         let prefetch = u32::try_from(only.len()).unwrap_or(HELD).clamp(1, HELD);
         let options = SubscribeOptions { prefetch, only: Some(only) };
         let mut subscription = self.jobs.broker.subscribe(self.from, options).await?;
@@ -318,16 +322,19 @@ impl Run<'_, '_> {
             settling: JoinSet::new(),
             lost: false,
         };
+        let crowd = prefetch as usize / 2;
         loop {
             let busy = !pass.settling.is_empty();
+            let crowded = pass.spare.len() > crowd;
             let start =
                 !self.stopping && !pass.lost && !pass.ready.is_empty() && pass.settling.len() < PIPELINE;
             let want = !self.stopping
                 && !pass.lost
+                && !crowded
                 && !pass.unseen.is_empty()
                 && pass.ready.len() + pass.settling.len() < prefetch as usize;
             if !busy && !start && !want {
-                return Ok(());
+                return Ok(crowded || pass.unseen.is_empty());
             }
             tokio::select! {
                 biased;
@@ -341,7 +348,7 @@ impl Run<'_, '_> {
                     Ok(found) => pass.take(found),
                     Err(_lost) => pass.lost = true,
                 },
-                () = sleep(QUIET), if want && !busy && !start => return Ok(()),
+                () = sleep(QUIET), if want && !busy && !start => return Ok(false),
             }
         }
     }
@@ -427,7 +434,8 @@ struct Pass {
     unseen: HashSet<MessageId>,
     /// Jobs whose turn has not come.
     ready: VecDeque<Delivery>,
-    /// Held until the end and then handed back: a second job under the same id waits for an operation of its own.
+    /// Held until the end and then handed back: a job that has failed again meanwhile, or a second one under the same
+    /// id, waits for an operation of its own.
     spare: Vec<Delivery>,
     settling: JoinSet<(MessageId, Option<QueueName>, Settled)>,
     lost: bool,
