@@ -38,6 +38,7 @@ Exit codes:
   1  there were findings, something was not found, or the broker refused
   2  the command was not understood
   3  the broker cannot be reached or used
+  4  nothing was done: it needs --yes
 
 Colours appear on a terminal only, and not with NO_COLOR.";
 
@@ -66,7 +67,7 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
-    /// Lists, shows, retries and discards jobs that failed
+    /// Lists, shows, retries, edits, discards and restores jobs that failed
     #[command(after_help = EXIT_CODES)]
     Failed(failed::FailedArgs),
     /// Shows what became of a transaction, as a tree

@@ -106,7 +106,7 @@ fn order(queue: &QueueName, action: OrderAction, reason: &str) -> Order {
 }
 
 /// `user@host`, as far as the environment tells.
-fn whoami() -> String {
+pub(crate) fn whoami() -> String {
     let user = ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
