@@ -1,6 +1,6 @@
 //! `ponos queues`: what waits where.
 
-use ponos::core::broker::{Inspect, Order, OrderAction, QueueStats};
+use ponos::core::broker::{Inspect, Order, OrderAction, OrderTarget, QueueStats};
 use ponos::core::id::Timestamp;
 use ponos::core::name::AppName;
 use serde::Serialize;
@@ -54,7 +54,8 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
     let (queues, orders) = found?;
     let now = text::now();
     let pause_of = |stats: &QueueStats| {
-        orders.iter().find(|order| order.queue == stats.queue && order.action == OrderAction::Pause)
+        let target = OrderTarget::Queue(stats.queue.clone());
+        orders.iter().find(|order| order.target == target && order.action == OrderAction::Pause)
     };
     if args.json {
         let queues = queues.iter().map(|stats| QueueJson {

@@ -77,11 +77,11 @@ pub(crate) async fn pause(args: PauseArgs, url: Option<&str>, out: &mut Output) 
 pub(crate) async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
     let ResumeArgs { queue } = args;
     let session = Session::open(url).await?;
+    let pause = order(&queue, OrderAction::Pause, "");
     let resumed = async {
         session.queue(&queue).await?;
         let orders = session.ask(session.broker().inspect(Inspect::Orders(queue.app()))).await?.into_orders();
-        let stood =
-            orders.into_iter().find(|order| order.queue == queue && order.action == OrderAction::Pause);
+        let stood = orders.into_iter().find(|order| order.key() == pause.key());
         // Also where none was seen: one may be given at this very moment.
         session.ask(session.broker().steer(order(&queue, OrderAction::Resume, ""))).await?;
         Ok::<_, CliError>(stood)
@@ -102,7 +102,7 @@ pub(crate) async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output
 
 fn order(queue: &QueueName, action: OrderAction, reason: &str) -> Order {
     let reason = text::line(reason, MAX_REASON);
-    Order { queue: queue.clone(), action, by: whoami(), reason, at: text::now(), until: None }
+    Order { target: queue.clone().into(), action, by: whoami(), reason, at: text::now(), until: None }
 }
 
 /// `user@host`, as far as the environment tells.

@@ -271,7 +271,7 @@ async fn orders_stand_until_they_end() {
     let file = dir.path().join("ponos.db");
     let broker = ready(&file).await;
     let order = |action, until| Order {
-        queue: queue(TASK),
+        target: queue(TASK).into(),
         action,
         by: "me".into(),
         reason: "r".into(),
