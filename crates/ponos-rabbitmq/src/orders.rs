@@ -244,3 +244,50 @@ pub(crate) async fn tell_of_suspects(shared: &Arc<Shared>, queue: &QueueName) ->
     write(shared, &queue.app(), None, Some(queue.clone())).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use ponos_core::broker::OrderAction;
+
+    use super::*;
+
+    fn read(entries: &[&str]) -> State {
+        let (state, _keep) = watch::channel(State::default());
+        entries.iter().for_each(|entry| apply(entry.as_bytes(), &state));
+        state.send_replace(State::default())
+    }
+
+    fn entry(n: u32, target: &str, action: &str) -> String {
+        format!(
+            r#"{{"mark":"{n}","later":1,"order":{{{target},"action":{action},"by":"me","reason":"r","at":7,"until":null}}}}"#
+        )
+    }
+
+    #[test]
+    fn an_order_of_another_version_is_skipped_and_its_mark_is_read() {
+        let queue = r#""queue":"a.b.do""#;
+        let state = read(&[
+            // As the first version wrote it.
+            r#"{"mark":"0","order":{"queue":"a.b.do","action":"pause","by":"me","reason":"r","at":7,"until":null}}"#,
+            &entry(1, queue, r#"{"dance":{"steps":3}}"#),
+            &entry(2, r#""galaxy":"m31""#, r#""pause""#),
+            &entry(3, r#""dependency":{"app":"a","name":"smtp"}"#, r#""circuit_open""#),
+            r#"{"mark":"4"}"#,
+            r#"{"mark":"5","suspects":"a.b.do"}"#,
+            "no entry",
+        ]);
+        let found: Vec<_> = state.orders.values().map(|order| order.action).collect();
+        assert_eq!(found, [OrderAction::Pause, OrderAction::CircuitOpen]);
+        assert_eq!((state.marks.len(), state.suspects.len()), (6, 1));
+    }
+
+    #[test]
+    fn each_kind_ends_by_itself() {
+        let queue = r#""queue":"a.b.do""#;
+        let rate = entry(1, queue, r#"{"rate":{"count":5,"period_ms":1000}}"#);
+        let (pause, reset) = (entry(2, queue, r#""pause""#), entry(3, queue, r#""rate_reset""#));
+        let state = read(&[&rate, &pause, &reset]);
+        let found: Vec<_> = state.orders.values().map(|order| order.action).collect();
+        assert_eq!(found, [OrderAction::Pause]);
+    }
+}

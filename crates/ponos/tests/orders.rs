@@ -243,3 +243,59 @@ async fn a_service_may_ignore_orders() {
     system.settled().await;
     assert_eq!(counter.get("run"), 20);
 }
+
+/// On the real clock, because the file is shared by two brokers as by two processes.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn on_sqlite_an_instance_started_during_a_pause_does_not_consume() {
+    use ponos::core::broker::{Broker as _, Inspect, Order};
+    use ponos::core::name::QueueName;
+    use std::time::Instant;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ponos.db");
+    let (early, late) = (Counter::default(), Counter::default());
+    let first = mailer().start(early.clone(), ponos::Broker::sqlite(&file)).await.unwrap();
+    let outside = ponos::Broker::sqlite(&file).connect().await.unwrap();
+    let queue: QueueName = QUEUE.parse().unwrap();
+    let look = async |name: &str| {
+        let found = outside.inspect(Inspect::Queue(name.parse().unwrap())).await.unwrap().into_queues();
+        (found[0].ready, found[0].consumers)
+    };
+    let until = async |name: &str, wanted: (u64, u32)| {
+        let began = Instant::now();
+        while look(name).await != wanted {
+            assert!(began.elapsed() < secs(15), "{name}: {:?}, not {wanted:?}", look(name).await);
+            tokio::time::sleep(millis(5)).await;
+        }
+    };
+    let steer = async |action: OrderAction| {
+        let (target, at) = (queue.clone().into(), Timestamp::from(std::time::SystemTime::now()));
+        let order = Order { target, action, by: "test".into(), reason: "to see".into(), at, until: None };
+        outside.steer(order).await.unwrap();
+    };
+    until(QUEUE, (0, 1)).await;
+    steer(OrderAction::Pause).await;
+    until(QUEUE, (0, 0)).await;
+    for n in 0..5 {
+        first.publisher().create(WorkDo { n }).await.unwrap();
+    }
+    let second = mailer().start(late.clone(), ponos::Broker::sqlite(&file)).await.unwrap();
+    let began = Instant::now();
+    // The new instance works its other queue, and reads the orders again several times.
+    while look("unit.work.check").await != (0, 2) || began.elapsed() < secs(3) {
+        assert_eq!(look(QUEUE).await, (5, 0), "it keeps the pause from its start");
+        assert!(began.elapsed() < secs(15), "the new instance works");
+        tokio::time::sleep(millis(5)).await;
+    }
+    steer(OrderAction::Resume).await;
+    until(QUEUE, (0, 2)).await;
+    let began = Instant::now();
+    while early.get("run") + late.get("run") < 5 {
+        assert!(began.elapsed() < secs(15), "the jobs are done");
+        tokio::time::sleep(millis(5)).await;
+    }
+    first.shutdown().await;
+    second.shutdown().await;
+    outside.close().await.unwrap();
+}
