@@ -281,3 +281,20 @@ pub(super) async fn standing(
     };
     Ok(asked.unwrap_or_else(|| Err(no_answer()))?.into_orders())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_switches_orders_off() {
+        let read = |value: Option<&str>| {
+            OrdersPolicy::from_env(|name| value.filter(|_| name == "PONOS_ORDERS").map(str::to_owned))
+        };
+        assert_eq!([read(None), read(Some(""))], [Ok(None), Ok(None)]);
+        assert_eq!(read(Some("off")), Ok(Some(OrdersPolicy::Ignore)));
+        assert_eq!(read(Some("on")), Ok(Some(OrdersPolicy::Follow)));
+        let problem = read(Some("of\u{1b}")).unwrap_err();
+        assert!(problem.contains("`PONOS_ORDERS` is `of\\u{1b}`"), "{problem}");
+    }
+}
