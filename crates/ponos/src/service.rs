@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use ponos_core::manifest::{EventManifest, MANIFEST_VERSION, Manifest, ReactionManifest, TaskManifest};
+use ponos_core::manifest::{
+    EventManifest, MANIFEST_VERSION, Manifest, OrdersManifest, ReactionManifest, TaskManifest,
+};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 use ponos_core::policy::{BreakerConfig, DEFAULT_HOP_LIMIT, Rate};
 
@@ -374,6 +376,10 @@ impl<A: App> Service<A> {
             reactions: reactions.collect(),
             tasks: tasks.collect(),
             events,
+            orders: match self.orders {
+                OrdersPolicy::Follow => OrdersManifest::Followed,
+                OrdersPolicy::Ignore => OrdersManifest::Ignored,
+            },
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ponos::core::broker::OrderAction;
 use ponos::core::id::Timestamp;
 use ponos::core::journal::What;
+use ponos::core::manifest::{Manifest, OrdersManifest};
 use ponos::core::policy::RateExt as _;
 use ponos::prelude::*;
 use ponos::testing::System;
@@ -233,6 +234,12 @@ async fn a_reset_half_opens_what_is_open_now_once() {
 
 #[tokio::test]
 async fn a_service_may_ignore_orders() {
+    let manifest = mailer().ignore_orders().manifest().to_json();
+    assert!(manifest.contains(r#""orders": "ignored""#), "{manifest}");
+    assert!(!mailer().manifest().to_json().contains(r#""orders""#), "nothing is said of what is usual");
+    assert_eq!(Manifest::from_json(&manifest).unwrap().orders, OrdersManifest::Ignored);
+    let later = manifest.replace(r#""ignored""#, r#""sold""#);
+    assert_eq!(Manifest::from_json(&later).unwrap().orders, OrdersManifest::Unknown);
     let counter = Counter::default();
     let system = System::seeded(8).service(mailer().ignore_orders(), counter.clone()).start().await;
     order(&system, QUEUE, OrderAction::Pause, None).await;
