@@ -523,9 +523,12 @@ async fn a_rate_and_a_circuit_reach_a_service_at_work_and_are_listed() {
         .ponos(&["circuit", "reset", "printer", "--app", "shop"])
         .ok()
         .says("where it is open it lets one job through");
-    place.ponos(&["circuit", "resume", "printer", "--app", "shop"]).ok().says("whose circuit was opened by");
+    place
+        .ponos(&["circuit", "resume", "printer", "--app", "shop"])
+        .ok()
+        .says("resumed circuit printer of shop, which was opened by ");
     let again = place.ponos(&["circuit", "resume", "printer", "--app", "shop"]);
-    assert_eq!(again.ok().out, "the circuit of printer of shop was not held open by order\n");
+    assert_eq!(again.ok().out, "circuit printer of shop was not held open by order\n");
 
     // The circuit of a queue alone, by its name.
     place.ponos(&["circuit", "open", TASK, "--reason", "r"]).ok().says("1 consumer stops within a second");

@@ -88,7 +88,7 @@ async fn open(args: OpenArgs, url: Option<&str>, out: &mut Output) -> Result<Exi
     }
     let verb = out.paint(Tone::Bad, "opened");
     let followers = given.followers("stops", "stop");
-    out.line(&format!("{verb} the circuit of {}: {followers}; jobs stay in the queue", given.order.target));
+    out.line(&format!("{verb} circuit {}: {followers}; jobs stay in the queue", given.order.target));
     given.how_it_ends("circuit resume", out);
     Ok(Exit::Ok)
 }
@@ -103,7 +103,7 @@ async fn reset(args: ResetArgs, url: Option<&str>, out: &mut Output) -> Result<E
     }
     let verb = out.paint(Tone::Good, "reset");
     out.line(&format!(
-        "{verb} the circuit of {}: where it is open it lets one job through within a second",
+        "{verb} circuit {}: where it is open it lets one job through within a second",
         given.order.target
     ));
     Ok(Exit::Ok)
@@ -116,9 +116,9 @@ async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output) -> Result
         given.json(out);
     } else if let Some(stood) = &given.stood {
         let verb = out.paint(Tone::Good, "resumed");
-        out.line(&format!("{verb} {target}, whose circuit was opened by {}", by_whom(stood)));
+        out.line(&format!("{verb} circuit {target}, which was opened by {}", by_whom(stood)));
     } else {
-        out.line(&format!("the circuit of {target} was not held open by order"));
+        out.line(&format!("circuit {target} was not held open by order"));
     }
     Ok(Exit::Ok)
 }
