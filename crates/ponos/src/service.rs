@@ -295,7 +295,8 @@ impl<A: App> Service<A> {
     ///
     /// A job beyond that does not run: it fails at once, as [`GaveUpReason::HopLimit`](crate::core::envelope::GaveUpReason),
     /// so that a loop (an event, a reaction, a task, the event again) comes to an end and is heard of. Its recovery function
-    /// runs if it is the first beyond the limit, and not for what that sets off.
+    /// runs if it is the first beyond the limit, and not for what that sets off. A retry by hand fails again, until the limit
+    /// is raised.
     pub fn hop_limit(mut self, messages: u32) -> Self {
         self.hop_limit = messages;
         self

@@ -52,6 +52,34 @@ async fn starts(system: &System) -> Vec<Duration> {
     starts
 }
 
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let to = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    fn lines(&self, with: &str) -> Vec<String> {
+        let bytes = self.0.lock().unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The most starts within one second.
 fn densest(starts: &[Duration]) -> usize {
     let within = |from: &Duration| starts.iter().filter(|at| (*from..*from + secs(1)).contains(*at)).count();
@@ -240,6 +268,8 @@ async fn a_service_may_ignore_orders() {
     assert_eq!(Manifest::from_json(&manifest).unwrap().orders, OrdersManifest::Ignored);
     let later = manifest.replace(r#""ignored""#, r#""sold""#);
     assert_eq!(Manifest::from_json(&later).unwrap().orders, OrdersManifest::Unknown);
+    let logged = Logged::default();
+    let _capturing = logged.capture();
     let counter = Counter::default();
     let system = System::seeded(8).service(mailer().ignore_orders(), counter.clone()).start().await;
     order(&system, QUEUE, OrderAction::Pause, None).await;
@@ -249,6 +279,46 @@ async fn a_service_may_ignore_orders() {
     create(&system, 20).await;
     system.settled().await;
     assert_eq!(counter.get("run"), 20);
+    system.advance(mins(5)).await;
+    let warnings = logged.lines("is not carried out: this service ignores orders");
+    assert_eq!(warnings.len(), 3, "each once: {warnings:?}");
+    assert!(warnings[0].contains("WARN") && warnings[0].contains("to see"), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn an_order_is_told_once_when_it_begins_and_ends_and_when_it_is_about_nothing() {
+    let logged = Logged::default();
+    let _capturing = logged.capture();
+    let system = System::seeded(9).service(mailer(), Counter::default()).start().await;
+    order(&system, QUEUE, OrderAction::Pause, Some(mins(2))).await;
+    order(&system, "stmp", OrderAction::CircuitOpen, None).await;
+    system.advance(mins(10)).await;
+    assert_eq!(logged.lines("is about nothing that this service has").len(), 1);
+    let told = logged.lines(QUEUE);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("to see") && told[1].contains("standing order ended"), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_runs_when_an_order_comes_ends_by_itself() {
+    async fn slow(_: WorkDo, cx: TaskCx<WorkDo>) -> Outcome {
+        cx.sleep(secs(20)).await;
+        assert_eq!(cx.attempt(), 1);
+        cx.state().add("done");
+        Ok(())
+    }
+    let counter = Counter::default();
+    let service = Service::<Unit>::new().task(slow, |p| p.concurrency(2).prefetch(4).depends_on("smtp"));
+    let system = System::seeded(10).service(service, counter.clone()).start().await;
+    create(&system, 4).await;
+    system.advance(secs(1)).await;
+    order(&system, "smtp", OrderAction::CircuitOpen, Some(mins(10))).await;
+    system.advance(mins(9)).await;
+    assert_eq!(counter.get("done"), 2);
+    let queue = system.queues::<Unit>().await.into_iter().find(|q| q.queue == QUEUE).unwrap();
+    assert_eq!((queue.ready, queue.unsettled), (2, Some(0)), "what had not started is the broker's again");
+    system.advance(mins(2)).await;
+    assert_eq!(counter.get("done"), 4);
 }
 
 /// On the real clock, because the file is shared by two brokers as by two processes.
