@@ -83,12 +83,21 @@ enum Verb {
     Completions(completions::CompletionsArgs),
     /// Prints the manual
     Man(completions::ManArgs),
-    /// Pauses a queue, in every instance, until it is resumed
+    /// Pauses a queue, in every instance, for a time or until it is resumed
     #[command(after_help = EXIT_CODES)]
     Pause(steer::PauseArgs),
     /// Ends a pause
     #[command(after_help = EXIT_CODES)]
     Resume(steer::ResumeArgs),
+    /// Limits how fast jobs start, all instances together, for a time or until it is reset
+    #[command(after_help = EXIT_CODES)]
+    Rate(steer::RateArgs),
+    /// Holds a circuit open, or lets a job through one that is open
+    #[command(after_help = EXIT_CODES)]
+    Circuit(steer::CircuitArgs),
+    /// Lists the standing orders: who gave them, why, and until when
+    #[command(after_help = EXIT_CODES)]
+    Orders(steer::OrdersArgs),
 }
 
 fn main() -> ExitCode {
@@ -140,6 +149,9 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
+            Verb::Rate(args) => steer::rate(args, url, out).await,
+            Verb::Circuit(args) => steer::circuit(args, url, out).await,
+            Verb::Orders(args) => steer::orders(args, url, out).await,
             Verb::Names(_) | Verb::Demo(_) | Verb::Completions(_) | Verb::Man(_) => {
                 unreachable!("they need no broker and ran above")
             }
