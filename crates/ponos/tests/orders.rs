@@ -325,15 +325,15 @@ async fn what_runs_when_an_order_comes_ends_by_itself() {
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn on_sqlite_an_instance_started_during_a_pause_does_not_consume() {
-    use ponos::core::broker::{Broker as _, Inspect, Order};
+    use ponos::core::broker::{Inspect, Order};
     use ponos::core::name::QueueName;
     use std::time::Instant;
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ponos.db");
     let (early, late) = (Counter::default(), Counter::default());
-    let first = mailer().start(early.clone(), ponos::Broker::sqlite(&file)).await.unwrap();
-    let outside = ponos::Broker::sqlite(&file).connect().await.unwrap();
+    let first = mailer().start(early.clone(), Broker::sqlite(&file)).await.unwrap();
+    let outside = Broker::sqlite(&file).connect().await.unwrap();
     let queue: QueueName = QUEUE.parse().unwrap();
     let look = async |name: &str| {
         let found = outside.inspect(Inspect::Queue(name.parse().unwrap())).await.unwrap().into_queues();
@@ -357,7 +357,7 @@ async fn on_sqlite_an_instance_started_during_a_pause_does_not_consume() {
     for n in 0..5 {
         first.publisher().create(WorkDo { n }).await.unwrap();
     }
-    let second = mailer().start(late.clone(), ponos::Broker::sqlite(&file)).await.unwrap();
+    let second = mailer().start(late.clone(), Broker::sqlite(&file)).await.unwrap();
     let began = Instant::now();
     // The new instance works its other queue, and reads the orders again several times.
     while look("unit.work.check").await != (0, 2) || began.elapsed() < secs(3) {

@@ -462,7 +462,7 @@ fn limiters<A: App>(
     }
     #[cfg(feature = "redis")]
     if let Some(link) = &shared.limit_store.link
-        && limiters.values().any(|limiter| limiter.rate().is_some())
+        && limiters.values().any(|limiter| limiter.watch().borrow().rate.is_some())
     {
         keepers.push(clock.spawn(Arc::clone(link).keep()));
     }

@@ -58,8 +58,8 @@ pub(crate) struct Limiter {
 /// What a limiter does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holds {
-    /// `None` while nothing is limited.
-    rate: Option<Rate>,
+    /// Over all instances; `None` while nothing is limited.
+    pub(crate) rate: Option<Rate>,
     /// Whether a standing order named it.
     by_order: bool,
     /// Whether the number of instances is known; until then nothing starts on the local share.
@@ -98,11 +98,6 @@ impl Limiter {
     /// Is told when the limit changes, when the number of instances is known, and when there may be news about a start.
     pub(crate) fn watch(&self) -> watch::Receiver<Holds> {
         self.holds.subscribe()
-    }
-
-    /// The limit at the moment, over all instances.
-    pub(crate) fn rate(&self) -> Option<Rate> {
-        self.holds.borrow().rate
     }
 
     /// From now on this limit holds, by order; without one what is configured.

@@ -189,11 +189,8 @@ impl QueueWorker {
         loop {
             let control = *self.control.borrow_and_update();
             let mode = circuit.as_mut().map_or(BreakerState::Closed, |mode| *mode.borrow_and_update());
-            tokens.borrow_and_update();
-            if let Some(tokens) = &mut own_tokens {
-                tokens.borrow_and_update();
-            }
-            self.look_at_limits();
+            let own_rate = own_tokens.as_mut().and_then(|tokens| tokens.borrow_and_update().rate);
+            self.look_at_limits([tokens.borrow_and_update().rate, own_rate]);
             solo.borrow_and_update();
             let now = self.shared.local.clock.now();
             let off = self.is_off(control, mode, now);
@@ -250,13 +247,12 @@ impl QueueWorker {
     }
 
     /// Takes note of the rate limits. Under another one there is no reason to go on resting.
-    fn look_at_limits(&mut self) {
-        let rates = [self.spec.limiter.rate(), self.spec.own_limiter.as_ref().and_then(|own| own.rate())];
+    fn look_at_limits(&mut self, rates: [Option<Rate>; 2]) {
         if rates != self.rates {
             self.rates = rates;
+            self.held = rates.map(|rate| self.spec.policy.held(rate)).into_iter().min().unwrap_or(1);
             self.rest_until = None;
         }
-        self.held = rates.map(|rate| self.spec.policy.held(rate)).into_iter().min().unwrap_or(1);
     }
 
     /// Whether nothing is to be taken or started.
