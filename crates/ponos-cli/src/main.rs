@@ -19,6 +19,7 @@ mod tail;
 mod text;
 mod topology;
 mod trace;
+mod view;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -73,6 +74,9 @@ enum Verb {
     /// Shows what became of a transaction, as a tree
     #[command(after_help = EXIT_CODES)]
     Trace(trace::TraceArgs),
+    /// Shows where two transactions part
+    #[command(after_help = EXIT_CODES)]
+    Diff(trace::DiffArgs),
     /// Shows what happens, as it happens
     #[command(after_help = EXIT_CODES)]
     Tail(tail::TailArgs),
@@ -145,6 +149,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Queues(args) => queues::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Diff(args) => trace::diff(args, url, out).await,
             Verb::Tail(args) => tail::run(args, url, out).await,
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
