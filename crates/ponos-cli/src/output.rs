@@ -66,6 +66,11 @@ impl Output {
         self.color
     }
 
+    /// Whether somebody watches, so that a line may be written over.
+    pub(crate) const fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// The columns of the terminal; a fixed number where there is none, so that piped text does not depend on it.
     pub(crate) fn width(&self) -> usize {
         if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()) {
@@ -94,6 +99,13 @@ impl Output {
         self.write("\n");
         if self.terminal {
             self.flush();
+        }
+    }
+
+    /// Writes a line for people who watch, where there is a terminal: what is piped does not hold it.
+    pub(crate) fn hint(&mut self, text: &str) {
+        if self.terminal {
+            self.line(text);
         }
     }
 

@@ -3,14 +3,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | `target` | what an order is about: a queue, or a dependency of an application |
-//! | `amount` | durations and rates as they are written: `30m`, `5/s` |
 //! | `give` | giving an order, and the JSON of one |
 //! | `pause` | pause and resume |
 //! | `rate` | another rate limit for a while |
 //! | `circuit` | holding a circuit open, and letting a job through one that is open |
 //! | `orders` | all that stand |
 
-mod amount;
 mod circuit;
 mod give;
 mod orders;
@@ -19,7 +17,7 @@ mod rate;
 mod target;
 
 pub(crate) use self::circuit::{CircuitArgs, run as circuit};
-pub(crate) use self::give::OrderJson;
+pub(crate) use self::give::{OrderJson, whoami};
 pub(crate) use self::orders::{OrdersArgs, run as orders, what, when_and_why};
 pub(crate) use self::pause::{PauseArgs, ResumeArgs, pause, resume};
 pub(crate) use self::rate::{RateArgs, run as rate};

@@ -57,6 +57,8 @@ pub struct Service<A: App> {
     /// What is wrong with the environment.
     problems: Vec<String>,
     hop_limit: u32,
+    /// Whether records are kept.
+    lifecycle: bool,
     #[cfg(feature = "reqwest")]
     http: crate::http::HttpOptions,
     #[cfg(feature = "redis")]
@@ -167,6 +169,7 @@ impl<A: App> Service<A> {
             orders: OrdersPolicy::Follow,
             problems: Vec::new(),
             hop_limit: DEFAULT_HOP_LIMIT,
+            lifecycle: true,
             #[cfg(feature = "reqwest")]
             http: crate::http::HttpOptions::default(),
             #[cfg(feature = "redis")]
@@ -299,6 +302,14 @@ impl<A: App> Service<A> {
     /// is raised.
     pub fn hop_limit(mut self, messages: u32) -> Self {
         self.hop_limit = messages;
+        self
+    }
+
+    /// Keeps no records: nothing of this service is seen by `ponos trace` and its siblings. Default: records are kept.
+    ///
+    /// `PONOS_LIFECYCLE=off` in the environment does the same for every service of a process.
+    pub fn without_lifecycle(mut self) -> Self {
+        self.lifecycle = false;
         self
     }
 

@@ -7,11 +7,11 @@ use ponos::core::id::Timestamp;
 use ponos::core::name::{AppName, QueueName};
 use serde::Serialize;
 
-use super::{amount, target};
+use super::target;
 use crate::broker::Session;
 use crate::error::CliError;
 use crate::output::{Output, Tone};
-use crate::{json, text};
+use crate::{amount, json, text};
 
 /// How much of the reason is kept, in bytes.
 const MAX_REASON: usize = 500;
@@ -194,7 +194,7 @@ fn word(action: OrderAction) -> &'static str {
 }
 
 /// `user@host`, as far as the environment tells.
-fn whoami() -> String {
+pub(crate) fn whoami() -> String {
     let user = ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));

@@ -4,8 +4,8 @@ use ponos::core::broker::{Inspect, Order, OrderAction};
 use ponos::core::name::AppName;
 use serde::Serialize;
 
-use super::amount::show_rate;
 use super::give::{OrderJson, by_whom};
+use crate::amount::show_rate;
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};

@@ -3,9 +3,9 @@
 use ponos::Rate;
 use ponos::core::broker::OrderAction;
 
-use super::amount;
 use super::give::{WhyArgs, by_whom, give};
 use super::target::{TargetArgs, check_is_worked};
+use crate::amount;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 

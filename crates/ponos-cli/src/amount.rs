@@ -12,7 +12,7 @@ const LONGEST: u64 = 365 * 86_400;
 /// # Errors
 ///
 /// When it is another text, nothing, or more than a year.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
     let seconds = count.parse::<u64>().ok().zip(unit_seconds(unit)).and_then(|(n, unit)| n.checked_mul(unit));
@@ -28,7 +28,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// When it is another text, or lets nothing through.
-pub(super) fn rate(text: &str) -> Result<Rate, String> {
+
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let form = || "write so many starts per time: `5/s`, `100/min`, `20/h` or `5/10s`".to_owned();
     let (count, period) = text.split_once('/').ok_or_else(form)?;
     let count = count.parse::<u32>().map_err(|_| form())?;
@@ -53,7 +54,8 @@ fn unit_seconds(unit: &str) -> Option<u64> {
 }
 
 /// A rate as [`rate`] reads it.
-pub(super) fn show_rate(rate: Rate) -> String {
+
+pub(crate) fn show_rate(rate: Rate) -> String {
     let (count, seconds) = (rate.count(), rate.period().as_secs());
     match seconds {
         1 => format!("{count}/s"),
