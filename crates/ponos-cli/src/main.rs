@@ -4,15 +4,18 @@
 //! file of its own; `output` is the only way out, `error` the only way to fail.
 
 mod broker;
+mod check;
 mod demo;
 mod error;
 mod failed;
 mod json;
+mod manifests;
 mod names;
 mod output;
 mod publish;
 mod queues;
 mod steer;
+mod system;
 mod text;
 mod topology;
 mod trace;
@@ -57,6 +60,9 @@ enum Verb {
     /// Checks names of events and tasks
     #[command(after_help = EXIT_CODES)]
     Names(names::NamesArgs),
+    /// Finds what is wrong with a system, by the manifests of its services; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Check(check::CheckArgs),
     /// Emits an event or creates a task
     #[command(after_help = EXIT_CODES)]
     Publish(publish::PublishArgs),
@@ -111,6 +117,7 @@ fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
+        Verb::Check(args) => return check::run(&args, out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -126,7 +133,9 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
-            Verb::Names(_) | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
+            Verb::Names(_) | Verb::Check(_) | Verb::Demo(_) => {
+                unreachable!("they need no broker and ran above")
+            }
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.
