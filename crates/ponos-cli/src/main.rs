@@ -10,6 +10,7 @@ mod error;
 mod failed;
 mod json;
 mod manifests;
+mod map;
 mod names;
 mod output;
 mod publish;
@@ -63,6 +64,9 @@ enum Verb {
     /// Finds what is wrong with a system, by the manifests of its services; needs no broker
     #[command(after_help = EXIT_CODES)]
     Check(check::CheckArgs),
+    /// Draws a system, by the manifests of its services; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Map(map::MapArgs),
     /// Emits an event or creates a task
     #[command(after_help = EXIT_CODES)]
     Publish(publish::PublishArgs),
@@ -118,6 +122,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
         Verb::Check(args) => return check::run(&args, out),
+        Verb::Map(args) => return map::run(&args, out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -133,7 +138,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
-            Verb::Names(_) | Verb::Check(_) | Verb::Demo(_) => {
+            Verb::Names(_) | Verb::Check(_) | Verb::Map(_) | Verb::Demo(_) => {
                 unreachable!("they need no broker and ran above")
             }
         }

@@ -45,3 +45,17 @@ fn read(path: &Path) -> Result<Loaded, CliError> {
         .map_err(|error| CliError::usage(format!("`{source}`: {error}"), MAKE_ONE))?;
     Ok(Loaded { source, manifest })
 }
+
+/// Writes what a verb made of manifests to a file.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), CliError> {
+    std::fs::write(file, text).map_err(|error| {
+        CliError::refused(
+            format!("`{}` cannot be written: {error}", file.display()),
+            "name another file with --out, or leave it out for the standard output",
+        )
+    })
+}

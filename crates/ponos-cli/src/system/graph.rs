@@ -68,9 +68,31 @@ impl Graph {
         for task in system.tasks.keys() {
             edges.entry(Node::Task(task.clone())).or_default();
         }
+        Self::from_edges(&edges)
+    }
+
+    /// The same, and edges that were seen elsewhere.
+    pub(crate) fn with<'a>(&'a self, more: impl IntoIterator<Item = &'a (Node, Node)>) -> Self {
+        let mut edges: BTreeMap<Node, BTreeSet<Node>> =
+            self.nodes.iter().map(|node| (node.clone(), BTreeSet::new())).collect();
+        let more = more.into_iter().map(|(from, to)| (from, to));
+        for (from, to) in self.edges().chain(more) {
+            edges.entry(to.clone()).or_default();
+            edges.entry(from.clone()).or_default().insert(to.clone());
+        }
+        Self::from_edges(&edges)
+    }
+
+    fn from_edges(edges: &BTreeMap<Node, BTreeSet<Node>>) -> Self {
         let number: BTreeMap<&Node, usize> = edges.keys().enumerate().map(|(i, node)| (node, i)).collect();
         let next = edges.values().map(|to| to.iter().map(|node| number[node]).collect()).collect();
         Self { next, nodes: edges.keys().cloned().collect() }
+    }
+
+    /// All edges.
+    pub(crate) fn edges(&self) -> impl Iterator<Item = (&Node, &Node)> {
+        let from = self.next.iter().zip(&self.nodes);
+        from.flat_map(move |(next, from)| next.iter().map(move |to| (from, &self.nodes[*to])))
     }
 
     /// The number of a node.
