@@ -3,10 +3,12 @@
 //! A thin program over the library `ponos`: this file reads the command and ends with the exit code; each verb has a
 //! file of its own; `output` is the only way out, `error` the only way to fail.
 
+mod asyncapi;
 mod broker;
 mod check;
 mod demo;
 mod error;
+mod explain;
 mod failed;
 mod json;
 mod manifests;
@@ -64,6 +66,12 @@ enum Verb {
     /// Finds what is wrong with a system, by the manifests of its services; needs no broker
     #[command(after_help = EXIT_CODES)]
     Check(check::CheckArgs),
+    /// Tells what happens when an event or a task is sent
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::ExplainArgs),
+    /// Describes a system, or an application, as AsyncAPI 3.0.0; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Asyncapi(asyncapi::AsyncapiArgs),
     /// Draws a system, by the manifests of its services; needs no broker
     #[command(after_help = EXIT_CODES)]
     Map(map::MapArgs),
@@ -123,6 +131,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         Verb::Names(args) => return names::run(args, out),
         Verb::Check(args) => return check::run(&args, out),
         Verb::Map(args) => return map::run(&args, out),
+        Verb::Explain(args) => return explain::run(&args, out),
+        Verb::Asyncapi(args) => return asyncapi::run(&args, out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -138,9 +148,12 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
-            Verb::Names(_) | Verb::Check(_) | Verb::Map(_) | Verb::Demo(_) => {
-                unreachable!("they need no broker and ran above")
-            }
+            Verb::Names(_)
+            | Verb::Check(_)
+            | Verb::Map(_)
+            | Verb::Explain(_)
+            | Verb::Asyncapi(_)
+            | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.

@@ -20,5 +20,5 @@ mod nearest;
 pub(crate) use chain::Depths;
 pub(crate) use cycles::Cycle;
 pub(crate) use graph::{Graph, Node};
-pub(crate) use model::{Emitter, Reaction, System, Task};
+pub(crate) use model::{Emitter, System, Task};
 pub(crate) use nearest::nearest;

@@ -216,7 +216,10 @@ impl MapNode {
         }];
         parts.extend(self.queue.as_deref().map(|queue| format!("queue {}", label(queue))));
         if matches!(self.kind, Kind::Event | Kind::Task) {
-            parts.push(format!("{} at most", text::count(self.hops.into(), "hop")));
+            parts.push(match self.hops {
+                0 => "starts a chain".to_owned(),
+                hops => format!("{} at most", text::count(hops.into(), "hop")),
+            });
         }
         parts.extend(self.marks().into_iter().map(str::to_owned));
         parts.extend(self.figures.words());

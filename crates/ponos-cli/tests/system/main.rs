@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for something else")]
 
+mod asyncapi;
 mod check;
 mod set;
