@@ -6,6 +6,8 @@
 //! unknown fields are refused only where `additionalProperties` is false.
 
 mod shape;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

@@ -121,13 +121,13 @@ impl Explanation {
         out.line(&head);
         let hops = match self.hops {
             0 => "it starts a chain".to_owned(),
-            hops => format!("{} before it at most", text::count(hops.into(), "hop")),
+            hops => format!("{hops} before it at most"),
         };
         match &self.about {
             About::Event { emitted_by, listeners } => {
                 let emitters: Vec<String> = emitted_by.iter().map(EmitterJson::words).collect();
-                out.line(&format!("emitted by  {}", or_nobody(&emitters)));
-                out.line(&format!("hops        {hops}"));
+                out.line(&format!("emitted by    {}", or_nobody(&emitters)));
+                out.line(&format!("hops          {hops}"));
                 print_listeners(listeners, out);
             }
             About::Task { performed_by, created_of, emits, recovers, policy } => {
@@ -140,17 +140,17 @@ impl Explanation {
                 } else {
                     origins.join(", ")
                 };
-                out.line(&format!("performed   by {}", or_nobody(performed_by)));
-                out.line(&format!("created of  {origins}"));
-                out.line(&format!("hops        {hops}"));
+                out.line(&format!("performed by  {}", or_nobody(performed_by)));
+                out.line(&format!("created of    {origins}"));
+                out.line(&format!("hops          {hops}"));
                 out.line(&format!(
-                    "may emit    {}",
+                    "may emit      {}",
                     if emits.is_empty() { "nothing".to_owned() } else { or_nobody(emits) }
                 ));
                 if let Some(policy) = policy {
                     let recovers =
                         if *recovers { "; has a recovery function" } else { "; without a recovery function" };
-                    out.line(&format!("policy      {}{recovers}", text::line(policy, SHOWN)));
+                    out.line(&format!("policy        {}{recovers}", text::line(policy, SHOWN)));
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Explanation {
 
 fn print_listeners(listeners: &[Listener], out: &mut Output) {
     if listeners.is_empty() {
-        out.line("listeners   nobody");
+        out.line("heard by      nobody");
         return;
     }
     let width = |of: &dyn Fn(&Listener) -> String, head: &str| {

@@ -203,3 +203,83 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     (count > 0.0).then(|| sum / count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Map, Overlay, tests::system};
+    use super::*;
+
+    /// Applications that hear each other's events crosswise, with long ways, cycles and something alone.
+    fn tangled() -> Map {
+        let app = |i: usize| {
+            let heard = [(i + 7) % 12, (i * 5 + 1) % 12, i / 2];
+            let mut reactions: Vec<String> = heard.iter().map(|j| format!("thing-{j}.done")).collect();
+            reactions.sort();
+            reactions.dedup();
+            (format!("app-{i}"), reactions, format!("thing-{i}.done"))
+        };
+        let apps: Vec<_> = (0..12).map(app).collect();
+        Map::of(&system(&apps), &Overlay::default())
+    }
+
+    #[test]
+    fn nothing_covers_anything_and_ways_lead_to_the_right() {
+        let map = tangled();
+        let sizes: Vec<Point> = (0..map.nodes.len())
+            .map(|i| Point { x: 40.0 + (i % 7) as f64 * 20.0, y: 26.0 + (i % 2) as f64 * 16.0 })
+            .collect();
+        let placed = layout(&map, &sizes);
+        let boxes: Vec<_> = placed
+            .nodes
+            .iter()
+            .zip(&sizes)
+            .map(|(at, size)| (at.x, at.x + size.x, at.y - size.y / 2.0, at.y + size.y / 2.0))
+            .collect();
+        let apart = |a: &(f64, f64, f64, f64), b: &(f64, f64, f64, f64)| {
+            a.1 <= b.0 || b.1 <= a.0 || a.3 <= b.2 || b.3 <= a.2
+        };
+        for (i, one) in boxes.iter().enumerate() {
+            assert!(boxes[i + 1..].iter().all(|other| apart(one, other)), "{i}: {one:?}");
+            assert!(
+                one.0 >= 0.0 && one.2 >= 0.0 && one.1 <= placed.size.x && one.3 <= placed.size.y,
+                "{i}: {one:?}"
+            );
+        }
+        assert!(map.edges.iter().any(|edge| edge.closes_cycle), "there is something to turn round");
+        assert!(placed.bends.iter().any(|bends| bends.len() > 2), "there is a long way");
+        for (edge, bends) in map.edges.iter().zip(&placed.bends) {
+            let (from, to) = (boxes[edge.ends.0], boxes[edge.ends.1]);
+            let turn = if edge.closes_cycle { -1.0 } else { 1.0 };
+            let (start, end) = if edge.closes_cycle { (from.0, to.1) } else { (from.1, to.0) };
+            let mut way = vec![start * turn];
+            way.extend(bends.iter().map(|bend| bend.x * turn));
+            way.push(end * turn);
+            assert!(way.is_sorted(), "{way:?}");
+            for bend in bends {
+                let point = (bend.x, bend.x, bend.y, bend.y);
+                assert!(boxes.iter().all(|node| apart(node, &point)), "{bend:?} lies behind a node");
+            }
+        }
+    }
+
+    #[test]
+    fn order_follows_the_neighbours_so_that_parallel_ways_do_not_cross() {
+        // Names in which the order of the alphabet is the wrong one on every second layer.
+        let apps: Vec<_> = (0..6)
+            .map(|i| (format!("app-{i}"), vec![format!("in-{}.done", 5 - i)], format!("out-{i}.done")))
+            .collect();
+        let map = Map::of(&system(&apps), &Overlay::default());
+        let sizes = vec![Point { x: 50.0, y: 20.0 }; map.nodes.len()];
+        let placed = layout(&map, &sizes);
+        for one in &map.edges {
+            for other in &map.edges {
+                let y = |edge: &super::super::model::MapEdge| {
+                    (placed.nodes[edge.ends.0].y, placed.nodes[edge.ends.1].y)
+                };
+                let same_layer = placed.nodes[one.ends.0].x == placed.nodes[other.ends.0].x;
+                let ((a, b), (c, d)) = (y(one), y(other));
+                assert!(!same_layer || (a - c) * (b - d) >= 0.0, "{} and {} cross", one.from, other.from);
+            }
+        }
+    }
+}

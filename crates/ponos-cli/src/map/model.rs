@@ -257,3 +257,76 @@ impl Figures {
 pub(super) fn label(name: &str) -> String {
     text::line(name, SHOWN)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use ponos::core::manifest::Manifest;
+
+    use super::*;
+    use crate::manifests::Loaded;
+    use crate::map::{dot, html, mermaid, text};
+
+    /// Applications by name, the events that each hears, and the one that its only task emits.
+    pub(in crate::map) fn system(apps: &[(String, Vec<String>, String)]) -> System {
+        let policy = serde_json::json!({ "concurrency": 1, "prefetch": 1 });
+        let manifests = apps.iter().map(|(app, heard, emits)| {
+            let task = format!("{app}.thing.do");
+            let reactions: Vec<_> = heard
+                .iter()
+                .map(|event| {
+                    serde_json::json!({ "event": event, "queue": format!("{app}.{event}"), "creates": [task], "policy": policy })
+                })
+                .collect();
+            let json = serde_json::json!({
+                "ponos_manifest": 1, "app": app, "reactions": reactions,
+                "tasks": [{ "name": task, "queue": task, "emits": [emits], "schema": {}, "recovers": false, "policy": policy }]
+            });
+            Loaded { source: app.clone(), manifest: Manifest::from_json(&json.to_string()).unwrap() }
+        });
+        System::of(manifests.collect())
+    }
+
+    fn one_app() -> System {
+        system(&[("pheidi".to_owned(), vec!["org.paid".to_owned()], "email.sent".to_owned())])
+    }
+
+    #[test]
+    fn figures_of_a_live_system_stand_in_every_form_and_offline_there_are_none() {
+        let event = Node::Event("org.paid".to_owned());
+        let figures =
+            Figures { rate: Some(4.8), failed: Some(0.011), consumers: Some(0), waiting: Some(1204) };
+        let overlay = Overlay { nodes: BTreeMap::from([(event, figures)]), ..Overlay::default() };
+        let (live, offline) = (Map::of(&one_app(), &overlay), Map::of(&one_app(), &Overlay::default()));
+        type Draw = fn(&Map) -> String;
+        let forms: [Draw; 5] = [text::draw, dot::draw, mermaid::draw, html::page, json::to_line];
+        for draw in forms {
+            let (live, offline) = (draw(&live), draw(&offline));
+            assert!(live.contains("4.8") && live.contains("1204"), "{live}");
+            assert!(!offline.contains("4.8") && !offline.contains("waiting"), "{offline}");
+        }
+        assert!(text::draw(&live).contains("org.paid  4.8/s  ✖ 1.1%  ⚠ no consumer  1204 waiting"));
+    }
+
+    #[test]
+    fn what_is_seen_and_in_no_manifest_is_drift() {
+        let seen = (
+            Node::Event("org.paid".to_owned()),
+            Node::Reaction { app: "legacy-mailer".to_owned(), event: "org.paid".to_owned() },
+        );
+        let known =
+            (seen.0.clone(), Node::Reaction { app: "pheidi".to_owned(), event: "org.paid".to_owned() });
+        let edges = [seen, known].map(|ends| (ends, Figures { rate: Some(2.0), ..Figures::default() }));
+        let map = Map::of(&one_app(), &Overlay { edges: BTreeMap::from(edges), ..Overlay::default() });
+        let drift: Vec<&str> =
+            map.edges.iter().filter(|edge| !edge.declared).map(|edge| edge.to.as_str()).collect();
+        assert_eq!(drift, ["reaction:legacy-mailer:org.paid"]);
+        assert_eq!(map.nodes.iter().filter(|node| !node.declared).count(), 1);
+        let drawn = text::draw(&map);
+        assert!(
+            drawn.contains("drift: 1 observed edge not in any manifest (org.paid → legacy-mailer)"),
+            "{drawn}"
+        );
+        assert!(html::page(&map).contains("class=\"edge drift\""));
+        assert!(dot::draw(&map).contains("color=red"));
+    }
+}

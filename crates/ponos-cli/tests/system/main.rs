@@ -4,4 +4,6 @@
 
 mod asyncapi;
 mod check;
+mod explain;
+mod map;
 mod set;
