@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use self::shape::{Object, Rest, Shape, shapes};
+use self::shape::{Object, Rest, Shape, shapes, target};
 
 /// How many comparisons of two schemas are made at most: one of another's making could ask for any number.
 const STEPS: usize = 20_000;
@@ -70,6 +70,7 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn schemas(&mut self, writer: &'a Value, reader: &'a Value, field: &str) -> Vec<Misfit> {
+        let (writer, reader) = (target(self.writer, writer), target(self.reader, reader));
         let pair = (std::ptr::from_ref(writer), std::ptr::from_ref(reader));
         if self.steps == 0 || !self.open.insert(pair) {
             return Vec::new();

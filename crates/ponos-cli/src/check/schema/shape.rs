@@ -61,18 +61,32 @@ pub(super) fn shapes<'a>(root: &'a Value, schema: &'a Value) -> Vec<Shape<'a>> {
     if forms.len() > FORMS { vec![Shape::Any] } else { forms }
 }
 
+/// What a schema refers to, or itself. Only what the schema itself defines is found.
+pub(super) fn target<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let mut at = schema;
+    for _ in 0..DEPTH {
+        let pointer =
+            at.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
+        match pointer.and_then(|pointer| root.pointer(pointer)) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    at
+}
+
 fn collect<'a>(root: &'a Value, schema: &'a Value, depth: usize, into: &mut Vec<Shape<'a>>) {
     let keys = match schema {
         Value::Bool(false) => return,
         Value::Object(keys) if depth > 0 && into.len() <= FORMS => keys,
         _ => return into.push(Shape::Any),
     };
-    if let Some(reference) = keys.get("$ref").and_then(Value::as_str) {
-        // Only what the schema itself defines; a pointer is a URI's fragment.
-        let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
-        return match target {
-            Some(target) => collect(root, target, depth - 1, into),
-            None => into.push(Shape::Any),
+    if keys.contains_key("$ref") {
+        let target = target(root, schema);
+        return if std::ptr::eq(target, schema) {
+            into.push(Shape::Any);
+        } else {
+            collect(root, target, depth - 1, into);
         };
     }
     if let Some(value) = keys.get("const") {
