@@ -17,6 +17,14 @@ pub(super) fn check(system: &System) -> Vec<Finding> {
     // Several manifests of one application say the same.
     let mut findings = BTreeSet::new();
     for manifest in system.manifests.iter().map(|loaded| &loaded.manifest) {
+        if manifest.hop_limit == Some(0) {
+            findings.insert(Finding::new(
+                Code::PolicyContradiction,
+                &manifest.app,
+                "its hop limit is 0: nothing that it makes of a message could be sent",
+                "say 1 or more, or nothing for the default",
+            ));
+        }
         for reaction in &manifest.reactions {
             findings.extend(contradictions(&reaction.queue, &reaction.policy));
         }

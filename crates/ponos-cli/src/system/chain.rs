@@ -50,3 +50,56 @@ impl Depths {
         deepest.map_or_else(Vec::new, |node| self.chain_to(graph, node))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ponos::core::manifest::Manifest;
+
+    use super::*;
+    use crate::manifests::Loaded;
+    use crate::system::{Cycle, System};
+
+    /// One application that makes each event into a task which emits the next, and the last, perhaps, into the first.
+    fn chain(length: usize, closed: bool) -> System {
+        let policy = serde_json::json!({ "concurrency": 1, "prefetch": 1 });
+        let event = |n: usize| format!("thing-{:06}.done", if closed { n % length } else { n });
+        let task = |n: usize| format!("app.thing-{n:06}.do");
+        let reactions: Vec<_> = (0..length)
+            .map(|n| serde_json::json!({ "event": event(n), "queue": "q", "creates": [task(n)], "policy": policy }))
+            .collect();
+        let tasks: Vec<_> = (0..length)
+            .map(|n| {
+                serde_json::json!({ "name": task(n), "queue": "q", "emits": [event(n + 1)], "schema": {},
+                                    "recovers": false, "policy": policy })
+            })
+            .collect();
+        let json =
+            serde_json::json!({ "ponos_manifest": 1, "app": "app", "reactions": reactions, "tasks": tasks });
+        let manifest = Manifest::from_json(&json.to_string()).unwrap();
+        System::of(vec![Loaded { source: "app.json".to_owned(), manifest }])
+    }
+
+    #[test]
+    fn a_chain_is_as_long_as_it_is_and_needs_no_deep_stack() {
+        for length in [1, 3, 20_000] {
+            let graph = Graph::of(&chain(length, false));
+            let depths = Depths::of(&graph);
+            let longest = depths.longest(&graph);
+            assert_eq!(longest.len(), 2 * length + 1, "an event and a task each, and the last event");
+            assert_eq!(depths.hops.iter().max().copied(), u32::try_from(2 * length).ok());
+        }
+    }
+
+    #[test]
+    fn a_ring_is_one_cycle_and_is_walked_once() {
+        for length in [1, 2, 5_000] {
+            let system = chain(length, true);
+            let graph = Graph::of(&system);
+            let cycles = Cycle::all(&system, &graph);
+            assert_eq!(cycles.len(), 1);
+            assert!(!cycles[0].guarded);
+            assert_eq!(cycles[0].messages().len(), 2 * length + 1, "the first once more");
+            assert_eq!(Depths::of(&graph).longest(&graph).len(), 2 * length);
+        }
+    }
+}

@@ -8,6 +8,9 @@ use std::collections::{BTreeSet, VecDeque};
 use super::graph::{Graph, Node};
 use super::model::System;
 
+/// From how many events of one set a shortest cycle is looked for: each look takes as long as the set is large.
+const STARTS: usize = 200;
+
 /// One cycle, the shortest of those that share messages with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cycle {
@@ -31,8 +34,9 @@ impl Cycle {
         let mut cycles: Vec<Self> =
             for_ever.components().iter().map(|part| shortest(&for_ever, part, false)).collect();
         for part in graph.components() {
-            let is_told =
-                |cycle: &Self| cycle.nodes.iter().any(|node| part.iter().any(|i| graph.nodes[*i] == *node));
+            let is_in =
+                |node: &Node| graph.find(node).is_some_and(|number| part.binary_search(&number).is_ok());
+            let is_told = |cycle: &Self| cycle.nodes.iter().any(is_in);
             if !cycles.iter().any(is_told) {
                 cycles.push(shortest(graph, &part, true));
             }
@@ -58,7 +62,7 @@ impl Cycle {
 fn shortest(graph: &Graph, part: &[usize], guarded: bool) -> Cycle {
     // Every cycle has an event, so it is enough to start from those.
     let starts = part.iter().copied().filter(|node| matches!(graph.nodes[*node], Node::Event(_)));
-    let ways = starts.filter_map(|start| way_back(graph, start));
+    let ways = starts.take(STARTS).filter_map(|start| way_back(graph, start));
     let way = ways.min_by_key(Vec::len).unwrap_or_default();
     Cycle { nodes: way.into_iter().map(|node| graph.nodes[node].clone()).collect(), guarded }
 }

@@ -104,7 +104,7 @@ fn check_finds_each_of_twelve_planted_faults_and_is_silent_on_the_clean_set() {
 #[test]
 fn check_finds_what_else_can_be_wrong_and_nothing_besides() {
     let clean = Set::clean();
-    let faults: [Fault; 9] = [
+    let faults: [Fault; 10] = [
         ("name-invalid", |set| rename(set, "dunning.reminder.send", "dunning.Reminder.send")),
         ("name-tense", |set| rename(set, "org.reminder.sent", "org.reminder.sending")),
         ("timeout-too-long", |set| {
@@ -123,6 +123,7 @@ fn check_finds_what_else_can_be_wrong_and_nothing_besides() {
         ("policy-contradiction", |set| {
             set.app("cream")["tasks"][0]["policy"]["breaker"]["failure_ratio"] = 1.5.into();
         }),
+        ("policy-contradiction", |set| set.app("cream")["hop_limit"] = 0.into()),
         ("task-foreign", |set| {
             set.app("deploy")["tasks"].as_array_mut().unwrap().push(task("elsewhere.thing.do", &[]));
         }),
