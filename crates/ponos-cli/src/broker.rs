@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos::core::broker::{Broker, BrokerError, BrokerErrorKind, Inspect, QueueStats};
-use ponos::core::journal::{Journal, JournalQuery};
+use ponos::core::journal::{From, Journal};
 use ponos::core::name::{AppName, QueueName};
 use ponos::{BROKER_VARIABLE, DEFAULT_BROKER, RabbitOptions};
 
@@ -171,7 +171,7 @@ impl Session {
     /// nothing is done for it.
     pub(crate) async fn watch(&self) {
         if let Some(journal) = self.broker.journal().filter(|_| self.is_rabbitmq) {
-            let _ = self.ask(journal.read(JournalQuery::Last(0))).await;
+            let _ = self.ask(journal.open(From::End)).await;
         }
     }
 

@@ -3,9 +3,11 @@
 //! A thin program over the library `ponos`: this file reads the command and ends with the exit code; each verb has a
 //! file of its own; `output` is the only way out, `error` the only way to fail.
 
+mod amount;
 mod asyncapi;
 mod broker;
 mod check;
+mod completions;
 mod demo;
 mod error;
 mod explain;
@@ -19,6 +21,7 @@ mod publish;
 mod queues;
 mod steer;
 mod system;
+mod tail;
 mod text;
 mod topology;
 mod trace;
@@ -87,9 +90,16 @@ enum Verb {
     /// Shows what became of a transaction, as a tree
     #[command(after_help = EXIT_CODES)]
     Trace(trace::TraceArgs),
+    /// Shows what happens, as it happens
+    #[command(after_help = EXIT_CODES)]
+    Tail(tail::TailArgs),
     /// Shows and changes what exists on RabbitMQ for applications, by their manifests
     #[command(after_help = EXIT_CODES)]
     Topology(topology::TopologyArgs),
+    /// Prints a script that completes these commands in a shell
+    Completions(completions::CompletionsArgs),
+    /// Prints the manual
+    Man(completions::ManArgs),
     /// Pauses a queue, in every instance, until it is resumed
     #[command(after_help = EXIT_CODES)]
     Pause(steer::PauseArgs),
@@ -133,6 +143,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         Verb::Map(args) => return map::run(&args, out),
         Verb::Explain(args) => return explain::run(&args, out),
         Verb::Asyncapi(args) => return asyncapi::run(&args, out),
+        Verb::Completions(args) => return Ok(completions::run(args, out)),
+        Verb::Man(args) => return completions::man(args, out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -145,6 +157,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Queues(args) => queues::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Tail(args) => tail::run(args, url, out).await,
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
@@ -153,6 +166,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             | Verb::Map(_)
             | Verb::Explain(_)
             | Verb::Asyncapi(_)
+            | Verb::Completions(_)
+            | Verb::Man(_)
             | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
         }
     });

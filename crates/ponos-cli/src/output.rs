@@ -97,6 +97,13 @@ impl Output {
         }
     }
 
+    /// Writes a line for people who watch, where there is a terminal: what is piped does not hold it.
+    pub(crate) fn hint(&mut self, text: &str) {
+        if self.terminal {
+            self.line(text);
+        }
+    }
+
     /// Gives a text a tone, where colours may be used.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         paint(self.color, tone, text)

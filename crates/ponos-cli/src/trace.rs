@@ -2,7 +2,7 @@
 
 use ponos::Tid;
 use ponos::core::id::Timestamp;
-use ponos::core::journal::{AttemptEnd, Journal, JournalQuery, Record, What};
+use ponos::core::journal::{AttemptEnd, Journal, JournalQuery, Record, What, read};
 use ponos::trace::{Cascade, RenderOptions};
 use serde::Serialize;
 
@@ -132,10 +132,14 @@ async fn find(session: &Session, which: &Which) -> Result<Vec<Record>, CliError>
     let Some(tid) = tid else {
         return Ok(Vec::new());
     };
-    let records = session.ask(journal.read(JournalQuery::Tid(tid))).await?;
+    let records = session.ask(read(&*journal, &JournalQuery::Tid(tid))).await?;
     match which {
         Which::Id(text, _) if records.is_empty() && text.len() >= SHORTEST => {
-            let by_end = |text: &str| session.ask(journal.read(JournalQuery::TidSuffix(text.to_owned())));
+            let by_end = |text: &str| {
+                let query = JournalQuery::TidSuffix(text.to_owned());
+                let journal = &journal;
+                async move { session.ask(read(&**journal, &query)).await }
+            };
             let records = by_end(text).await?;
             let lower = text.to_ascii_lowercase();
             if records.is_empty() && lower != *text { Ok(by_end(&lower).await?) } else { Ok(records) }
@@ -151,7 +155,7 @@ async fn newest(
     is_it: fn(&Record) -> bool,
 ) -> Result<Option<Tid>, CliError> {
     for look in [FIRST_LOOK, LAST_LOOK] {
-        let records = session.ask(journal.read(JournalQuery::Last(look))).await?;
+        let records = session.ask(read(journal, &JournalQuery::Last(look))).await?;
         let found = records.iter().rev().find(|record| is_it(record));
         if found.is_some() || records.len() < look {
             return Ok(found.map(|record| record.tid.clone()));

@@ -105,6 +105,34 @@ impl Tid {
         }
     }
 
+    /// When the chain began, where the id says so: the first 48 bits of a UUIDv7.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        match &self.0 {
+            TidRepr::Uuid(uuid) if uuid.get_version_num() == 7 => {
+                let bytes = uuid.as_bytes();
+                let millis = bytes[..6].iter().fold(0, |millis, &byte| millis << 8 | u64::from(byte));
+                Some(Timestamp(millis))
+            }
+            _ => None,
+        }
+    }
+
+    /// The sixteen bytes of an id that is a UUID.
+    #[must_use]
+    pub fn uuid_bytes(&self) -> Option<&[u8; 16]> {
+        match &self.0 {
+            TidRepr::Uuid(uuid) => Some(uuid.as_bytes()),
+            TidRepr::Opaque(_) => None,
+        }
+    }
+
+    /// The id that is a UUID of these bytes.
+    #[must_use]
+    pub const fn from_uuid_bytes(bytes: [u8; 16]) -> Self {
+        Self(TidRepr::Uuid(Uuid::from_bytes(bytes)))
+    }
+
     /// The last eight characters: what people read aloud. (The front of a UUIDv7 is its time, alike for neighbours.)
     #[must_use]
     pub fn short(&self) -> String {

@@ -1,46 +1,169 @@
-//! Records of what was published and how each attempt ended, without bodies.
+//! What happened, without bodies: records of messages and notices of instances, and the log that keeps them.
 //!
-//! A journal is bounded and never blocks a handler; what it drops it counts. It is for looking, not for deciding:
-//! no job's fate depends on a record.
+//! A journal is bounded and never blocks a handler; what it drops is seen. It is for looking, not for deciding:
+//! no job's fate depends on an entry.
+//!
+//! | what | who | when |
+//! | --- | --- | --- |
+//! | [`Record`] | one message | it was published, an attempt at it ended, it was recognised as a duplicate, … |
+//! | [`Notice`] | one instance | it started, it is alive and has these jobs in flight, a circuit changed, … |
+//!
+//! # Loss
+//!
+//! Every instance numbers its entries, those too that it cannot keep: a number that is missing is an entry that was
+//! lost, whatever lost it, and readers can say how many, whose, and when. Nothing else is needed to notice a gap.
+//!
+//! # Form
+//!
+//! Entries travel and rest in batches ([`encode`], [`decode`]): a compact binary form with a version, a dictionary of
+//! names and ids, and compression where it pays. A reader skips kinds that it does not know, and fields that a later
+//! version has appended to one that it knows.
+
+mod binary;
+mod codec;
+mod notice;
+mod record;
 
 use std::fmt::Debug;
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use crate::broker::{BoxFuture, BrokerError};
-use crate::envelope::{ErrorClass, GaveUpReason, Phase};
-use crate::id::{MessageId, Tid, Timestamp};
-use crate::name::{AppName, QueueName};
+use crate::id::{Tid, Timestamp};
+use crate::name::AppName;
 
-/// A version of the record's form; readers skip records of a later one.
-pub const RECORD_VERSION: u32 = 1;
+pub use self::codec::{DamagedBatch, MAX_BATCH_BYTES, RECORD_VERSION, decode, encode};
+pub use self::notice::{
+    Beat, CircuitNotice, CircuitPhase, Flight, LimitNotice, MAX_FLIGHTS, Notice, OrderNotice, QueueBeat,
+};
+pub use self::record::{
+    AttemptEnd, AttemptRecord, DelayBy, HandMade, PublishedRecord, Record, UnpublishedRecord, What,
+};
 
-/// Where records go.
+/// One instance of a service, or one publisher: a process may have several.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct Origin {
+    /// Drawn at random when it started, as hexadecimal digits in JSON.
+    #[serde(serialize_with = "as_hex")]
+    pub id: u64,
+    /// The application.
+    pub app: AppName,
+    /// The version of the service, where it says one.
+    pub version: Option<Arc<str>>,
+    /// The host and process: `host/pid`.
+    pub host: Arc<str>,
+    /// When it started, on its own clock.
+    pub started: Timestamp,
+}
+
+fn as_hex<S: serde::Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{id:016x}"))
+}
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Who wrote it.
+    pub origin: Arc<Origin>,
+    /// Its number among those of its origin, from 0, without gaps.
+    pub seq: u64,
+    /// What it says.
+    pub said: Said,
+}
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Something happened to a message.
+    Record(Record),
+    /// Something happened to an instance.
+    Notice(Timestamp, Notice),
+    /// Something that only a later version can read. It is not lost.
+    Later(Timestamp),
+}
+
+impl Said {
+    /// When it happened, on the clock of the one who wrote it.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::Record(record) => record.at,
+            Self::Notice(at, _) | Self::Later(at) => *at,
+        }
+    }
+}
+
+impl Entry {
+    /// The record, if it is one.
+    #[must_use]
+    pub fn into_record(self) -> Option<Record> {
+        match self.said {
+            Said::Record(record) => Some(record),
+            Said::Notice(..) | Said::Later(_) => None,
+        }
+    }
+}
+
+/// A log of entries: where they go, and from where on they are read.
 pub trait Journal: Debug + Send + Sync + 'static {
-    /// Takes a record, or drops it and counts, without waiting.
-    fn append(&self, record: Record);
+    /// Takes an entry, or drops it, without waiting. The entry's number tells readers of the loss.
+    fn append(&self, entry: Entry);
 
-    /// Reads records, oldest first. What was appended before by this process is seen.
+    /// Opens a reader. What was appended before by this process is seen by it.
     ///
-    /// Some brokers keep records only from the first look on; [`Last(0)`](JournalQuery::Last) is the cheapest look.
+    /// Some brokers keep entries only from the first look on; [`From::End`] is the cheapest look.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    fn read(&self, query: JournalQuery) -> BoxFuture<'_, Result<Vec<Record>, BrokerError>>;
+    /// When the log cannot be read.
+    fn open(&self, from: From) -> BoxFuture<'_, Result<Box<dyn JournalReader>, BrokerError>>;
 
-    /// How many records this process has dropped.
+    /// How many entries this process has dropped.
     fn dropped(&self) -> u64;
 }
 
-/// Which records to read.
+/// A reader of a journal.
+pub trait JournalReader: Debug + Send {
+    /// The next entries. The first empty answer says that everything was read that stood there when the reader was
+    /// opened; after it, an empty answer says that nothing has come since.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read any more; open another reader behind [`position`](Self::position).
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Entry>, BrokerError>>;
+
+    /// Where to go on: behind what [`next`](Self::next) has given so far. `None` before the first entry.
+    fn position(&self) -> Option<Position>;
+}
+
+/// A place in a log. Only the journal that it comes from understands it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Which log: one that was deleted and made anew is another.
+    pub log: u64,
+    /// The place, growing.
+    pub offset: u64,
+}
+
+/// Where to begin to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With the oldest that is kept.
+    Start,
+    /// With entries of about this time; some older ones may come too.
+    Time(Timestamp),
+    /// Behind this place; at the oldest that is kept where that place is no more, or was in another log.
+    After(Position),
+    /// Behind all that stands there.
+    End,
+}
+
+/// Which records [`read`] looks for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum JournalQuery {
     /// Those of one transaction.
     Tid(Tid),
-    /// Those of transactions whose id ends so; for people, who type the last eight characters.
+    /// Those of transactions whose id ends so.
     TidSuffix(String),
     /// The newest so many.
     Last(usize),
@@ -48,136 +171,42 @@ pub enum JournalQuery {
     Since(Timestamp),
 }
 
-/// One thing that happened to one message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// When, on the clock of the process that wrote it.
-    pub at: Timestamp,
-    /// The transaction.
-    pub tid: Tid,
-    /// The message.
-    pub message: MessageId,
-    /// What happened.
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum What {
-    /// The broker has confirmed the message.
-    Published(PublishedRecord),
-    /// An attempt has ended.
-    Attempt(AttemptRecord),
-}
-
-/// A message that a broker has taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedRecord {
-    /// The event's or the task's name.
-    pub name: String,
-    /// Whether it is an event.
-    pub event: bool,
-    /// The application that published it.
-    pub app: Option<AppName>,
-    /// The message that caused it.
-    pub cause: Option<MessageId>,
-    /// The queue of the handler that published it.
-    pub by: Option<String>,
-    /// How many queues it went to.
-    pub queues: u32,
-}
-
-/// An attempt that has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// The queue that the job was in.
-    pub queue: QueueName,
-    /// The number of the attempt in its phase, from 1.
-    pub attempt: u32,
-    /// Which function ran.
-    pub phase: Phase,
-    /// When it started.
-    pub started: Timestamp,
-    /// How long it ran.
-    #[serde(with = "micros")]
-    pub took: Duration,
-    /// How it ended.
-    pub end: AttemptEnd,
-    /// The error's first line, where there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-/// How an attempt ended, and what follows for its job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "end", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum AttemptEnd {
-    /// The job is done.
-    Done,
-    /// The job will be tried again.
-    Retry {
-        /// What went wrong.
-        class: ErrorClass,
-        /// When.
-        due: Timestamp,
-    },
-    /// The handler gave up; the recovery function runs next.
-    GaveUp {
-        /// What went wrong last.
-        class: ErrorClass,
-        /// Why it is not tried again.
-        reason: GaveUpReason,
-    },
-    /// The job failed and is kept in the queue of failed jobs.
-    Failed {
-        /// Why it was not tried again.
-        reason: GaveUpReason,
-        /// Whether a recovery function ran and succeeded.
-        recovered: bool,
-    },
-    /// The result came too late: the job was no longer this worker's.
-    Lost,
-}
-
-mod micros {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_micros)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_survives_its_encoding() {
-        let record = Record {
-            at: Timestamp::from_millis(7),
-            tid: Tid::from_foreign("t").unwrap(),
-            message: MessageId::from_bytes([3; 16]),
-            what: What::Attempt(AttemptRecord {
-                queue: QueueName::parse("a.b.do").unwrap(),
-                attempt: 2,
-                phase: Phase::Run,
-                started: Timestamp::from_millis(5),
-                took: Duration::from_micros(1500),
-                end: AttemptEnd::Retry { class: ErrorClass::Timeout, due: Timestamp::from_millis(9) },
-                error: Some("slow".into()),
-            }),
-        };
-        let text = serde_json::to_string(&record).unwrap();
-        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
+/// Reads a journal from where the query allows to its end and keeps what it asks for, oldest first.
+///
+/// It looks at every entry on the way. For many questions, or over a long log, use a read model.
+///
+/// # Errors
+///
+/// When the log cannot be read.
+pub async fn read(journal: &dyn Journal, query: &JournalQuery) -> Result<Vec<Record>, BrokerError> {
+    let from = match query {
+        JournalQuery::Last(0) => From::End,
+        JournalQuery::Tid(tid) => tid.began().map_or(From::Start, From::Time),
+        JournalQuery::Since(since) => From::Time(*since),
+        JournalQuery::TidSuffix(_) | JournalQuery::Last(_) => From::Start,
+    };
+    let mut reader = journal.open(from).await?;
+    let mut found = std::collections::VecDeque::new();
+    loop {
+        let entries = reader.next().await?;
+        if entries.is_empty() {
+            return Ok(found.into());
+        }
+        for record in entries.into_iter().filter_map(Entry::into_record) {
+            let wanted = match query {
+                JournalQuery::Tid(tid) => record.tid == *tid,
+                JournalQuery::TidSuffix(suffix) => record.tid.to_string().ends_with(suffix.as_str()),
+                JournalQuery::Since(since) => record.at >= *since,
+                JournalQuery::Last(_) => true,
+            };
+            if wanted {
+                found.push_back(record);
+            }
+            if let JournalQuery::Last(count) = query
+                && found.len() > *count
+            {
+                found.pop_front();
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Records of what happened: published in batches to the exchange `ponos.lifecycle`, where RabbitMQ discards them unless
 //! somebody looks. Who looks declares the bounded stream behind it and reads that.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,42 +8,41 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use ponos_core::broker::{BoxFuture, BrokerError, BrokerErrorKind};
 use ponos_core::id::Timestamp;
-use ponos_core::journal::{Journal, JournalQuery, Record};
-use serde::{Deserialize, Serialize};
+use ponos_core::journal::{Entry, From, Journal, JournalReader, Position, decode, encode};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::declare::Declarer;
 use crate::error;
 use crate::link::Link;
-use crate::publish::{Message, Outcome, Publisher};
-use crate::stream::{From, Reader, mark};
+use crate::publish::{Outcome, Publisher};
+use crate::stream::{self, Reader, mark};
 use crate::topology::{LIFECYCLE, LIFECYCLE_LOG, Plan};
 
-/// The most records that wait to be published; what is more is dropped and counted.
+/// What says that a message is a batch of entries, or a reader's mark.
+const CONTENT_TYPE: &str = "application/x-ponos-lifecycle";
+
+/// The most entries that wait to be published; what is more is dropped.
 const WAITING: usize = 16_384;
 
-/// The most records of one message, and how long the first of them waits for company.
-const BATCH: usize = 256;
+/// The most entries of one message, and how long the first of them waits for company.
+const BATCH: usize = 1024;
 const COMPANY: Duration = Duration::from_millis(50);
 
 /// How long nothing comes before a reader gives up waiting for the mark that it wrote.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// How long a reader that has read everything waits for more at each look.
+const COME: Duration = Duration::from_millis(50);
+
 /// By how much the clocks of RabbitMQ and of those who write and read records may differ.
 const SKEW: u64 = 5 * 60 * 1000;
 
-/// One message of the stream.
-#[derive(Debug, Serialize, Deserialize)]
-struct Batch {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mark: Option<String>,
-    #[serde(default)]
-    records: Vec<Record>,
-}
+/// What a message begins with that is no batch but a reader's mark.
+const MARK: &[u8; 2] = b"PM";
 
-enum Entry {
-    Record(Box<Record>),
+enum Message {
+    Entry(Box<Entry>),
     /// Everything before is published when this is answered.
     Flush(oneshot::Sender<()>),
 }
@@ -52,7 +50,7 @@ enum Entry {
 /// The journal of one handle.
 #[derive(Debug)]
 pub(crate) struct RabbitJournal {
-    sender: mpsc::Sender<Entry>,
+    sender: mpsc::Sender<Message>,
     dropped: Arc<AtomicU64>,
     consume: Arc<Link>,
     publisher: Publisher,
@@ -76,7 +74,7 @@ impl RabbitJournal {
 
     async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.sender.send(Entry::Flush(done)).await.is_ok() {
+        if self.sender.send(Message::Flush(done)).await.is_ok() {
             let _ = flushed.await;
         }
     }
@@ -86,77 +84,123 @@ impl RabbitJournal {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.flush()).await;
     }
 
-    async fn read_all(&self, query: JournalQuery) -> Result<Vec<Record>, BrokerError> {
+    async fn open_reader(&self, from: From) -> Result<Box<dyn JournalReader>, BrokerError> {
         let mismatches = AtomicU64::new(0);
         Declarer::new(&self.consume, &mismatches).carry_out(&Plan::lifecycle_log()).await?;
-        if let JournalQuery::Last(0) = query {
-            return Ok(Vec::new());
-        }
         self.flush().await;
         let end = mark();
-        let message = message(&Batch { mark: Some(end.clone()), records: Vec::new() });
-        let marked = self.publisher.publish(vec![message]).await.pop();
+        let marked =
+            self.publisher.publish(vec![message([MARK.as_slice(), end.as_bytes()].concat())]).await.pop();
         if let Some(Outcome::Refused(error) | Outcome::Unknown(error) | Outcome::NoAnswer(error)) = marked {
             return Err(error);
         }
-        let from = match &query {
-            JournalQuery::Tid(tid) => began(tid).map_or(From::First, |at| From::Time(earlier(at))),
-            JournalQuery::Since(since) => From::Time(earlier(*since)),
-            _ => From::First,
+        let mut reader = RabbitReader {
+            consume: Arc::clone(&self.consume),
+            stream: Some(Reader::open(&self.consume, LIFECYCLE_LOG, start(from)).await?),
+            mark: Some(end.into_bytes()),
+            asked: None,
+            position: None,
         };
-        let mut reader = Reader::open(&self.consume, LIFECYCLE_LOG, from).await?;
-        let mut found = VecDeque::new();
+        match from {
+            From::End => while !reader.read(QUIET).await?.is_empty() {},
+            From::After(position) => reader.asked = Some(position.offset),
+            _ => {}
+        }
+        Ok(Box::new(reader))
+    }
+}
+
+/// Where to attach to the stream.
+fn start(from: From) -> stream::From {
+    match from {
+        From::Start => stream::From::First,
+        From::Time(at) => stream::From::Time(Timestamp::from_millis(at.as_millis().saturating_sub(SKEW))),
+        From::After(position) => stream::From::Offset(i64::try_from(position.offset + 1).unwrap_or(i64::MAX)),
+        // A little before the mark that was just written.
+        From::End => stream::From::Last,
+    }
+}
+
+/// A reader of the stream.
+struct RabbitReader {
+    consume: Arc<Link>,
+    /// `Some` until it is dropped.
+    stream: Option<Reader>,
+    /// What stands behind all that was there when this was opened; `None` once it was seen.
+    mark: Option<Vec<u8>>,
+    /// The place that was asked for, until the first message has shown that it is in this stream.
+    asked: Option<u64>,
+    position: Option<Position>,
+}
+
+impl std::fmt::Debug for RabbitReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RabbitReader").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl RabbitReader {
+    /// The next batch that holds something; nothing at the end.
+    async fn read(&mut self, quiet: Duration) -> Result<Vec<Entry>, BrokerError> {
         loop {
-            let Some(bytes) = reader.next(QUIET).await? else {
-                return Err(error::unavailable("the stream of records did not come to its end in time"));
+            let Some(stream) = &mut self.stream else { return Ok(Vec::new()) };
+            let within = if self.mark.is_some() { quiet } else { COME };
+            let Some((offset, bytes)) = stream.next(within).await? else {
+                if self.mark.is_some() {
+                    return Err(error::unavailable("the stream of records did not come to its end in time"));
+                }
+                return Ok(Vec::new());
             };
-            // What a later version writes and this one cannot read is skipped.
-            let Ok(batch) = serde_json::from_slice::<Batch>(&bytes) else {
+            if let Some(asked) = self.asked.take()
+                && offset <= asked
+            {
+                // The stream was deleted and made anew: what was asked for was in another one.
+                let first = Reader::open(&self.consume, LIFECYCLE_LOG, stream::From::First).await?;
+                self.stream = Some(first);
                 continue;
-            };
-            for record in batch.records {
-                let wanted = match &query {
-                    JournalQuery::Tid(tid) => record.tid == *tid,
-                    JournalQuery::TidSuffix(suffix) => record.tid.to_string().ends_with(suffix.as_str()),
-                    JournalQuery::Since(since) => record.at >= *since,
-                    _ => true,
-                };
-                if wanted {
-                    found.push_back(record);
-                }
-                if let JournalQuery::Last(count) = &query
-                    && found.len() > *count
-                {
-                    found.pop_front();
-                }
             }
-            if batch.mark.as_deref() == Some(end.as_str()) {
-                reader.close().await;
-                return Ok(found.into());
+            self.position = Some(Position { log: 0, offset });
+            if let Some(mark) = bytes.strip_prefix(MARK) {
+                if self.mark.as_deref() == Some(mark) {
+                    self.mark = None;
+                    return Ok(Vec::new());
+                }
+                continue;
+            }
+            // What a later version writes and this one cannot read is skipped.
+            match decode(&bytes) {
+                Ok(entries) if !entries.is_empty() => return Ok(entries),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a batch that cannot be read is left out"),
             }
         }
     }
 }
 
-/// When a transaction began, if its id says so.
-fn began(tid: &ponos_core::id::Tid) -> Option<Timestamp> {
-    let hex = tid.trace_id()?;
-    // A UUIDv7: 48 bits of milliseconds, then the version.
-    let is_v7 = hex.as_bytes().get(12) == Some(&b'7');
-    let millis = u64::from_str_radix(hex.get(..12)?, 16).ok().filter(|_| is_v7)?;
-    Some(Timestamp::from_millis(millis))
+impl JournalReader for RabbitReader {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Entry>, BrokerError>> {
+        Box::pin(self.read(QUIET))
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.position
+    }
 }
 
-fn earlier(at: Timestamp) -> Timestamp {
-    Timestamp::from_millis(at.as_millis().saturating_sub(SKEW))
+impl Drop for RabbitReader {
+    fn drop(&mut self) {
+        if let (Some(stream), Ok(runtime)) = (self.stream.take(), Handle::try_current()) {
+            runtime.spawn(stream.close());
+        }
+    }
 }
 
-fn message(batch: &Batch) -> Message {
-    Message {
+fn message(body: Vec<u8>) -> crate::publish::Message {
+    crate::publish::Message {
         exchange: LIFECYCLE.to_owned(),
         routing_key: String::new(),
-        properties: BasicProperties::default().with_content_type("application/json".into()),
-        body: serde_json::to_vec(batch).unwrap_or_default().into(),
+        properties: BasicProperties::default().with_content_type(CONTENT_TYPE.into()),
+        body: body.into(),
         mandatory: false,
         level: None,
     }
@@ -172,7 +216,7 @@ enum Exchange {
 }
 
 struct Writer {
-    inbox: mpsc::Receiver<Entry>,
+    inbox: mpsc::Receiver<Message>,
     publisher: Publisher,
     consume: Arc<Link>,
     dropped: Arc<AtomicU64>,
@@ -183,7 +227,7 @@ impl Writer {
     async fn run(mut self) {
         let mut entries = Vec::new();
         while self.inbox.recv_many(&mut entries, BATCH).await > 0 {
-            if entries.len() < BATCH && !entries.iter().any(|entry| matches!(entry, Entry::Flush(_))) {
+            if entries.len() < BATCH && !entries.iter().any(|entry| matches!(entry, Message::Flush(_))) {
                 tokio::time::sleep(COMPANY).await;
                 while entries.len() < BATCH
                     && let Ok(entry) = self.inbox.try_recv()
@@ -191,16 +235,16 @@ impl Writer {
                     entries.push(entry);
                 }
             }
-            let mut records = Vec::new();
+            let mut batch = Vec::new();
             let mut flushed = Vec::new();
-            for entry in entries.drain(..) {
-                match entry {
-                    Entry::Record(record) => records.push(*record),
-                    Entry::Flush(done) => flushed.push(done),
+            for message in entries.drain(..) {
+                match message {
+                    Message::Entry(entry) => batch.push(*entry),
+                    Message::Flush(done) => flushed.push(done),
                 }
             }
-            if !records.is_empty() {
-                self.publish(records).await;
+            if !batch.is_empty() {
+                self.publish(&batch).await;
             }
             for done in flushed {
                 let _ = done.send(());
@@ -208,8 +252,8 @@ impl Writer {
         }
     }
 
-    async fn publish(&mut self, records: Vec<Record>) {
-        let count = records.len() as u64;
+    async fn publish(&mut self, batch: &[Entry]) {
+        let count = batch.len() as u64;
         if self.state == Exchange::Unknown {
             let mismatches = AtomicU64::new(0);
             match Declarer::new(&self.consume, &mismatches).carry_out(&Plan::lifecycle()).await {
@@ -222,7 +266,7 @@ impl Writer {
             }
         }
         let published = self.state == Exchange::Declared && {
-            let answer = self.publisher.publish(vec![message(&Batch { mark: None, records })]).await.pop();
+            let answer = self.publisher.publish(vec![message(encode(batch))]).await.pop();
             if let Some(Outcome::Refused(error)) = &answer
                 && !error.is_temporary()
             {
@@ -241,14 +285,14 @@ impl Writer {
 }
 
 impl Journal for RabbitJournal {
-    fn append(&self, record: Record) {
-        if self.sender.try_send(Entry::Record(Box::new(record))).is_err() {
+    fn append(&self, entry: Entry) {
+        if self.sender.try_send(Message::Entry(Box::new(entry))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn read(&self, query: JournalQuery) -> BoxFuture<'_, Result<Vec<Record>, BrokerError>> {
-        Box::pin(self.read_all(query))
+    fn open(&self, from: From) -> BoxFuture<'_, Result<Box<dyn JournalReader>, BrokerError>> {
+        Box::pin(self.open_reader(from))
     }
 
     fn dropped(&self) -> u64 {

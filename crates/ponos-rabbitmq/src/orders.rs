@@ -100,7 +100,7 @@ async fn follow(link: Arc<Link>, stream: String, state: watch::Sender<State>) {
         let problem = match Reader::open(&link, &stream, from).await {
             Ok(mut reader) => loop {
                 match reader.next(Duration::from_secs(3600)).await {
-                    Ok(Some(bytes)) => {
+                    Ok(Some((_, bytes))) => {
                         apply(&bytes, &state);
                         from = reader.after();
                         pause = FIRST_PAUSE;

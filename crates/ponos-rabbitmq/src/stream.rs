@@ -23,6 +23,8 @@ const PREFETCH: u16 = 500;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum From {
     First,
+    /// The last chunk, where there is one.
+    Last,
     /// The first chunk that may hold something of this time.
     Time(Timestamp),
     /// This message.
@@ -45,6 +47,7 @@ impl Reader {
         let mut arguments = FieldTable::default();
         let offset = match from {
             From::First => AMQPValue::LongString("first".into()),
+            From::Last => AMQPValue::LongString("last".into()),
             From::Offset(offset) => AMQPValue::LongLongInt(offset),
             From::Time(at) => AMQPValue::Timestamp(at.as_millis() / 1000),
         };
@@ -59,17 +62,18 @@ impl Reader {
         }
     }
 
-    /// The next message; `None` when none came in time.
+    /// The next message and its offset; `None` when none came in time.
     ///
     /// # Errors
     ///
     /// When the stream or the connection is gone.
-    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<Vec<u8>>, BrokerError> {
+    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<(u64, Vec<u8>)>, BrokerError> {
         let coming = std::future::poll_fn(|cx| Pin::new(&mut self.consumer).poll_next(cx));
         match timeout(within, coming).await {
             Ok(Some(Ok(delivery))) => {
                 self.read += 1;
-                if let Some(offset) = convert::broker_int(&delivery.properties, "x-stream-offset") {
+                let offset = convert::broker_int(&delivery.properties, "x-stream-offset");
+                if let Some(offset) = offset {
                     self.after = From::Offset(offset + 1);
                 }
                 // An acknowledgement only asks for more.
@@ -78,7 +82,8 @@ impl Reader {
                     let acked = self.channel.basic_ack(delivery.delivery_tag, multiple).await;
                     acked.map_err(|error| error::of_operation("reading a stream", &error))?;
                 }
-                Ok(Some(delivery.data))
+                let offset = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0);
+                Ok(Some((offset, delivery.data)))
             }
             Ok(Some(Err(error))) => Err(error::of_operation("reading a stream", &error)),
             Ok(None) => Err(error::unavailable("the stream is gone")),

@@ -11,8 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ponos_core::broker::{BoxFuture, BrokerError, BrokerErrorKind};
-use ponos_core::id::Timestamp;
-use ponos_core::journal::{Journal, JournalQuery, RECORD_VERSION, Record};
+use ponos_core::journal::{Entry, From, Journal, JournalReader, Position, decode, encode};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,31 +23,38 @@ use crate::schema;
 /// "PonJ": the journal's application id.
 const APPLICATION_ID: i32 = 0x506f_6e4a;
 
-/// How many records may wait to be written.
+/// How many entries may wait to be written.
 const CHANNEL: usize = 8192;
 
-/// How many records one transaction writes at most.
+/// How many entries one batch holds at most.
 const BATCH: usize = 2048;
 
-/// How long records gather before they are written, so that a busy service does not commit for each.
+/// How long entries gather before they are written, so that a busy service does not commit for each.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How many surplus records one transaction deletes at most beyond as many as it wrote.
-const SURPLUS: u64 = 4096;
+/// How many surplus batches one transaction deletes at most.
+const SURPLUS: i64 = 4096;
+
+/// How many bytes of batches a reader takes at once.
+const PAGE: usize = 256 * 1024;
 
 /// By how much the clocks of those who write records may differ.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// A later minor only adds columns with a default. `tail` is the transaction id backwards: people type its last
-/// characters, and so both the whole id and its end are found by one index.
+/// The journal's own form; a higher one is another program's business.
+///
+/// `upto` counts all entries that were ever written, this batch's included: what is kept is a difference of two.
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS record (
-  id      INTEGER PRIMARY KEY AUTOINCREMENT,
-  version INTEGER NOT NULL,   -- ponos_core::journal::RECORD_VERSION
-  tail    TEXT    NOT NULL,
-  json    TEXT    NOT NULL
+CREATE TABLE IF NOT EXISTS batch (
+  id    INTEGER PRIMARY KEY AUTOINCREMENT,
+  at    INTEGER NOT NULL,   -- the latest entry's time, milliseconds since the epoch
+  upto  INTEGER NOT NULL,
+  bytes BLOB    NOT NULL    -- ponos_core::journal::encode
 ) STRICT;
-CREATE INDEX IF NOT EXISTS record_tail ON record (tail);";
+CREATE INDEX IF NOT EXISTS batch_at ON batch (at);
+CREATE TABLE IF NOT EXISTS log (id INTEGER NOT NULL) STRICT;
+INSERT INTO log SELECT random() WHERE NOT EXISTS (SELECT 1 FROM log);
+DROP TABLE IF EXISTS record;";
 
 /// The journal beside one broker's file; see the [module](self).
 #[derive(Debug)]
@@ -58,9 +64,27 @@ pub(crate) struct SqliteJournal {
 }
 
 enum Message {
-    Append(Box<Record>),
-    Read(JournalQuery, oneshot::Sender<Result<Vec<Record>, BrokerError>>),
+    Append(Box<Entry>),
+    Read(Ask, oneshot::Sender<Result<Answer, BrokerError>>),
     Close(oneshot::Sender<()>),
+}
+
+/// What a reader wants.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    /// Where to begin.
+    Place(From),
+    /// Batches behind this one, as many as [`PAGE`] bytes hold.
+    After(u64),
+}
+
+/// What it gets.
+#[derive(Debug)]
+enum Answer {
+    /// The log, and the batch behind which it begins.
+    Place { log: u64, after: u64 },
+    /// Entries, and the last batch that they come from.
+    Entries(Vec<Entry>, u64),
 }
 
 impl SqliteJournal {
@@ -111,24 +135,70 @@ impl SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
-    fn append(&self, record: Record) {
-        if self.writer.try_send(Message::Append(Box::new(record))).is_err() {
+    fn append(&self, entry: Entry) {
+        if self.writer.try_send(Message::Append(Box::new(entry))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn read(&self, query: JournalQuery) -> BoxFuture<'_, Result<Vec<Record>, BrokerError>> {
+    fn open(&self, from: From) -> BoxFuture<'_, Result<Box<dyn JournalReader>, BrokerError>> {
         Box::pin(async move {
-            let closed = || BrokerError::new(BrokerErrorKind::Closed, "the journal was closed");
-            let (reply, answer) = oneshot::channel();
-            // Through the same channel: what was appended before is written before.
-            self.writer.send(Message::Read(query, reply)).await.map_err(|_| closed())?;
-            answer.await.map_err(|_| closed())?
+            let Answer::Place { log, after } = ask(&self.writer, Ask::Place(from)).await? else {
+                return Err(closed());
+            };
+            let reader = SqliteReader { writer: self.writer.clone(), log, after, position: None };
+            Ok(Box::new(reader) as Box<dyn JournalReader>)
         })
     }
 
     fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn closed() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Closed, "the journal was closed")
+}
+
+/// Through the channel of the writer: what was appended before is written before.
+async fn ask(writer: &mpsc::Sender<Message>, question: Ask) -> Result<Answer, BrokerError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(Message::Read(question, reply)).await.map_err(|_| closed())?;
+    answer.await.map_err(|_| closed())?
+}
+
+/// A reader of the journal.
+#[derive(Debug)]
+struct SqliteReader {
+    writer: mpsc::Sender<Message>,
+    log: u64,
+    /// The last batch that was read.
+    after: u64,
+    position: Option<Position>,
+}
+
+impl JournalReader for SqliteReader {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Entry>, BrokerError>> {
+        Box::pin(async move {
+            loop {
+                let Answer::Entries(entries, last) = ask(&self.writer, Ask::After(self.after)).await? else {
+                    return Err(closed());
+                };
+                let moved = last > self.after;
+                if moved {
+                    self.after = last;
+                    self.position = Some(Position { log: self.log, offset: last });
+                }
+                // Batches that cannot be read are passed over.
+                if !entries.is_empty() || !moved {
+                    return Ok(entries);
+                }
+            }
+        })
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.position
     }
 }
 
@@ -147,7 +217,7 @@ fn create(path: &std::path::Path) -> rusqlite::Result<Option<Connection>> {
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(&format!(
-        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; {SCHEMA}"
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2; {SCHEMA}"
     ))?;
     tx.commit()?;
     Ok(Some(connection))
@@ -166,20 +236,20 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        let mut records = Vec::with_capacity(BATCH);
+        let mut entries = Vec::with_capacity(BATCH);
         let mut others = VecDeque::new();
         while let Some(first) = self.inbox.blocking_recv() {
             let mut next = Some(first);
             let mut gathered = false;
             while let Some(message) = next.take() {
                 match message {
-                    Message::Append(record) => records.push(record),
+                    Message::Append(entry) => entries.push(*entry),
                     other => {
                         others.push_back(other);
                         break;
                     }
                 }
-                if records.len() >= BATCH {
+                if entries.len() >= BATCH {
                     break;
                 }
                 next = self.inbox.try_recv().ok();
@@ -189,12 +259,12 @@ impl Thread {
                     next = self.inbox.try_recv().ok();
                 }
             }
-            self.write(&records);
-            records.clear();
+            self.write(&entries);
+            entries.clear();
             while let Some(message) = others.pop_front() {
                 match message {
                     Message::Append(_) => {}
-                    Message::Read(query, reply) => drop(reply.send(self.read(&query))),
+                    Message::Read(question, reply) => drop(reply.send(self.read(question))),
                     Message::Close(reply) => {
                         self.close();
                         let _ = reply.send(());
@@ -212,11 +282,11 @@ impl Thread {
         self.connection = None;
     }
 
-    fn write(&mut self, records: &[Box<Record>]) {
-        let Some(connection) = self.connection.as_mut().filter(|_| !records.is_empty()) else {
+    fn write(&mut self, entries: &[Entry]) {
+        let Some(connection) = self.connection.as_mut().filter(|_| !entries.is_empty()) else {
             return;
         };
-        let written = self.lock.lock().is_ok_and(|_held| match insert(connection, records, self.limit) {
+        let written = self.lock.lock().is_ok_and(|_held| match insert(connection, entries, self.limit) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(journal = self.shown, %error, "records were dropped");
@@ -224,93 +294,81 @@ impl Thread {
             }
         });
         if !written {
-            self.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+            self.dropped.fetch_add(entries.len() as u64, Ordering::Relaxed);
         }
     }
 
-    fn read(&self, query: &JournalQuery) -> Result<Vec<Record>, BrokerError> {
+    fn read(&self, question: Ask) -> Result<Answer, BrokerError> {
         let Some(connection) = &self.connection else {
-            return Ok(Vec::new());
+            return Err(closed());
         };
-        select(connection, query).map_err(|error| error::of_sqlite(&self.shown, &error))
+        let answer = match question {
+            Ask::Place(from) => place(connection, from),
+            Ask::After(after) => page(connection, after),
+        };
+        answer.map_err(|error| error::of_sqlite(&self.shown, &error))
     }
 }
 
-fn insert(connection: &mut Connection, records: &[Box<Record>], limit: u64) -> rusqlite::Result<()> {
+fn insert(connection: &mut Connection, entries: &[Entry], limit: u64) -> rusqlite::Result<()> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
-        let mut insert = tx.prepare_cached("INSERT INTO record (version, tail, json) VALUES (?1, ?2, ?3)")?;
-        for record in records {
-            let json = serde_json::to_string(record)
-                .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
-            insert.execute(params![RECORD_VERSION, backwards(&record.tid.to_string()), json])?;
-        }
-        // Ids are given in sequence and only the oldest are ever deleted, so their span is the count.
-        let delete = "DELETE FROM record WHERE id <= (SELECT max(id) FROM record) - ?1
-                      AND id < (SELECT min(id) FROM record) + ?2";
-        let most = records.len() as u64 + SURPLUS;
-        tx.prepare_cached(delete)?.execute([limit, most].map(|n| i64::try_from(n).unwrap_or(i64::MAX)))?;
+        let at = entries.iter().map(|entry| entry.said.at()).max().unwrap_or_default().as_millis();
+        let upto = "SELECT coalesce((SELECT upto FROM batch ORDER BY id DESC LIMIT 1), 0)";
+        let before: i64 = tx.prepare_cached(upto)?.query_row([], |row| row.get(0))?;
+        let upto = before.saturating_add(sql(entries.len() as u64));
+        let insert = "INSERT INTO batch (at, upto, bytes) VALUES (?1, ?2, ?3)";
+        tx.prepare_cached(insert)?.execute(params![sql(at), upto, encode(entries)])?;
+        // Only the oldest are ever deleted: what is kept is at least `limit`, and at most a batch more.
+        let delete = "DELETE FROM batch WHERE upto <= ?1 AND id < (SELECT min(id) FROM batch) + ?2";
+        tx.prepare_cached(delete)?.execute([upto.saturating_sub(sql(limit)), SURPLUS])?;
     }
     tx.commit()
 }
 
-fn select(connection: &Connection, query: &JournalQuery) -> rusqlite::Result<Vec<Record>> {
-    let (by_tail, last) = (
-        "SELECT json FROM record WHERE tail >= ?1 AND tail < ?2 AND version <= ?3 ORDER BY id",
-        "SELECT json FROM (SELECT id, json FROM record WHERE version <= ?2 ORDER BY id DESC LIMIT ?1) ORDER BY id",
-    );
-    let version = i64::from(RECORD_VERSION);
-    let mut statement;
-    let mut rows = match query {
-        JournalQuery::Tid(tid) => {
-            let tail = backwards(&tid.to_string());
-            statement = connection.prepare_cached(by_tail)?;
-            // The least text that is greater.
-            statement.query(params![tail, format!("{tail}\u{0}"), version])?
-        }
-        JournalQuery::TidSuffix(suffix) if suffix.is_empty() => return Ok(Vec::new()),
-        JournalQuery::TidSuffix(suffix) => {
-            let tail = backwards(suffix);
-            statement = connection.prepare_cached(by_tail)?;
-            // Transaction ids are ASCII, so this is greater than any that begins so.
-            statement.query(params![tail, format!("{tail}\u{7f}"), version])?
-        }
-        JournalQuery::Last(count) => {
-            statement = connection.prepare_cached(last)?;
-            statement.query(params![i64::try_from(*count).unwrap_or(i64::MAX), version])?
-        }
-        JournalQuery::Since(since) => return newer(connection, *since),
-        _ => return Ok(Vec::new()),
+fn place(connection: &Connection, from: From) -> rusqlite::Result<Answer> {
+    let log: i64 = connection.query_row("SELECT id FROM log", [], |row| row.get(0))?;
+    let log = log.cast_unsigned();
+    let ask = |question: &str, at: i64| -> rusqlite::Result<Option<i64>> {
+        connection.prepare_cached(question)?.query_row([at], |row| row.get(0))
     };
-    let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
-        match serde_json::from_str(row.get_ref(0)?.as_str()?) {
-            Ok(record) => records.push(record),
-            Err(error) => tracing::debug!(%error, "a record that cannot be read is left out"),
+    let last = "SELECT max(id) FROM batch WHERE id > ?1";
+    let after = match from {
+        From::Start => 0,
+        From::Time(time) => {
+            // Each process has its own clock, and gathers before it writes.
+            let skew = u64::try_from(SKEW.as_millis()).unwrap_or(u64::MAX);
+            let since = sql(time.as_millis().saturating_sub(skew));
+            match ask("SELECT min(id) FROM batch WHERE at >= ?1", since)? {
+                Some(first) => first - 1,
+                None => ask(last, 0)?.unwrap_or(0),
+            }
         }
-    }
-    Ok(records)
+        From::After(position) if position.log == log => sql(position.offset),
+        From::After(_) => 0,
+        From::End => ask(last, 0)?.unwrap_or(0),
+    };
+    Ok(Answer::Place { log, after: u64::try_from(after).unwrap_or(0) })
 }
 
-/// Records stand in the order in which they were written, which is nearly that of their time: each process has its own
-/// clock, and gathers before it writes.
-fn newer(connection: &Connection, since: Timestamp) -> rusqlite::Result<Vec<Record>> {
-    let sql = "SELECT json FROM record WHERE version <= ?1 ORDER BY id DESC";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([i64::from(RECORD_VERSION)])?;
-    let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
-        match serde_json::from_str::<Record>(row.get_ref(0)?.as_str()?) {
-            Ok(record) if record.at >= since => records.push(record),
-            Ok(record) if since.since(record.at) > SKEW => break,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "a record that cannot be read is left out"),
+fn page(connection: &Connection, after: u64) -> rusqlite::Result<Answer> {
+    let mut statement = connection.prepare_cached("SELECT id, bytes FROM batch WHERE id > ?1 ORDER BY id")?;
+    let mut rows = statement.query([sql(after)])?;
+    let (mut entries, mut last, mut bytes) = (Vec::new(), after, 0);
+    while bytes < PAGE
+        && let Some(row) = rows.next()?
+    {
+        last = row.get::<_, i64>(0)?.cast_unsigned();
+        let batch = row.get_ref(1)?.as_blob()?;
+        bytes += batch.len();
+        match decode(batch) {
+            Ok(read) => entries.extend(read),
+            Err(error) => tracing::debug!(%error, "a batch that cannot be read is left out"),
         }
     }
-    records.reverse();
-    Ok(records)
+    Ok(Answer::Entries(entries, last))
 }
 
-fn backwards(text: &str) -> String {
-    text.chars().rev().collect()
+fn sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -47,7 +47,6 @@ impl Clock {
     }
 
     /// Whether it is the machine's.
-    #[cfg(feature = "redis")]
     pub(crate) fn is_real(&self) -> bool {
         matches!(self.time, Time::Real(_))
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use ponos_core::Bytes;
 use ponos_core::body::{self, EncodeError};
-use ponos_core::broker::{Destination, Outgoing};
-use ponos_core::envelope::{Cause, Envelope, MessageName, Phase, Progress};
+use ponos_core::broker::{Broker, Destination, Outgoing};
+use ponos_core::envelope::{Cause, Envelope, MAX_HISTORY_ERROR, MessageName, Phase, Progress, tame};
 use ponos_core::id::{Effect, MessageId, Tid};
+use ponos_core::journal::{Origin, PublishedRecord, UnpublishedRecord, What};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 
 use crate::clock::Clock;
+use crate::lifecycle::{self, Lifecycle};
 use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
 
 /// What every handler of a service shares.
@@ -26,6 +28,8 @@ pub(crate) struct Local {
     pub(crate) host: Arc<str>,
     /// Time, chance and spawning.
     pub(crate) clock: Clock,
+    /// The journal of this instance; `None` where none is kept.
+    pub(crate) lifecycle: Option<Lifecycle>,
     /// How many blocking handlers go on although their time is up.
     pub(crate) overdue: AtomicUsize,
     /// The HTTP client of `cx.http()`.
@@ -41,10 +45,60 @@ impl Local {
             version: None,
             host: host(),
             overdue: AtomicUsize::new(0),
+            lifecycle: None,
             #[cfg(feature = "reqwest")]
             http: crate::http::Client::new(crate::http::HttpOptions::default(), clock.clone()),
             clock,
         }
+    }
+
+    /// With the journal of `broker`, if it keeps one and the environment does not forbid it.
+    pub(crate) fn telling(mut self, broker: &dyn Broker) -> Self {
+        let journal = broker.journal().filter(|_| lifecycle::is_wanted());
+        self.lifecycle = journal.map(|journal| {
+            let origin = Origin {
+                id: self.clock.roll(),
+                app: self.app.clone(),
+                version: self.version.clone(),
+                host: Arc::clone(&self.host),
+                started: self.clock.wall(),
+            };
+            Lifecycle::new(journal, origin)
+        });
+        self
+    }
+
+    /// Tells the journal that the broker has a message.
+    pub(crate) fn published(&self, message: &Outgoing, queues: u32) {
+        let Some(lifecycle) = &self.lifecycle else { return };
+        let envelope = &message.envelope;
+        let published = PublishedRecord {
+            name: lifecycle::shared(&envelope.name),
+            event: matches!(envelope.name, MessageName::Event(_)),
+            app: envelope.app.clone(),
+            cause: envelope.cause,
+            by: envelope.publisher.clone(),
+            queues,
+            hops: envelope.hops,
+            size: u32::try_from(envelope.body.len()).unwrap_or(u32::MAX),
+        };
+        lifecycle.record(self.clock.wall(), envelope.tid.clone(), envelope.id, What::Published(published));
+    }
+
+    /// Tells the journal that the broker does not have a message, or that nobody knows.
+    pub(crate) fn unpublished(&self, message: &Outgoing, open: bool, error: &str) {
+        let Some(lifecycle) = &self.lifecycle else { return };
+        let envelope = &message.envelope;
+        let unpublished = UnpublishedRecord {
+            name: lifecycle::shared(&envelope.name),
+            event: matches!(envelope.name, MessageName::Event(_)),
+            cause: envelope.cause,
+            by: envelope.publisher.clone(),
+            open,
+            error: tame(error.lines().next().unwrap_or_default(), MAX_HISTORY_ERROR).into(),
+        };
+        let what = What::Unpublished(unpublished);
+        lifecycle.record(self.clock.wall(), envelope.tid.clone(), envelope.id, what);
     }
 }
 
@@ -55,7 +109,7 @@ fn host() -> Arc<str> {
         "" => std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into()),
         name => name.to_owned(),
     };
-    format!("{}/{}", ponos_core::envelope::tame(&host, 64), std::process::id()).into()
+    format!("{}/{}", tame(&host, 64), std::process::id()).into()
 }
 
 /// One attempt at one job.

@@ -57,6 +57,7 @@ mod clock;
 mod context;
 mod failed;
 pub mod http;
+mod lifecycle;
 mod message;
 mod outcome;
 mod publisher;

@@ -13,7 +13,6 @@ use ponos_core::body::{self, EncodeError};
 use ponos_core::broker::{BoxFuture, Broker, BrokerError, Destination, Outgoing, Published, Topology};
 use ponos_core::envelope::{Cause, MessageName};
 use ponos_core::id::{MessageId, Tid};
-use ponos_core::journal::{PublishedRecord, Record, What};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 
 use crate::context::{Local, new_envelope};
@@ -129,7 +128,7 @@ impl<A: App> Publisher<A> {
     /// When the broker cannot be used; the error says why.
     pub async fn connect(broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
-        let local = Local::new(AppName::from_checked(A::NAME), crate::clock::Clock::real());
+        let local = Local::new(AppName::from_checked(A::NAME), crate::clock::Clock::real()).telling(&*broker);
         Ok(Self::new(Arc::new(local), broker))
     }
 
@@ -262,9 +261,7 @@ async fn publish_until_confirmed(
         };
         let (error, unknown) = match outcome {
             Some(Published::Confirmed { queues }) => {
-                if let Some(journal) = broker.journal() {
-                    journal.append(published_record(&message, queues, local));
-                }
+                local.published(&message, queues);
                 return Ok(queues);
             }
             Some(Published::Returned) => (no_queue(&message.to), false),
@@ -276,6 +273,7 @@ async fn publish_until_confirmed(
         let out_of_time = local.clock.now().since(started) + pause > deadline;
         if out_of_time || !(unknown || error.is_temporary()) {
             let name = message.envelope.name.to_string();
+            local.unpublished(&message, open, &error.to_string());
             return Err(if open {
                 PublishError::Unknown { name, deadline, source: error }
             } else {
@@ -303,24 +301,6 @@ fn no_queue(to: &Destination) -> BrokerError {
     )
 }
 
-/// The record of a confirmed message.
-pub(crate) fn published_record(message: &Outgoing, queues: u32, local: &Local) -> Record {
-    let envelope = &message.envelope;
-    Record {
-        at: local.clock.wall(),
-        tid: envelope.tid.clone(),
-        message: envelope.id,
-        what: What::Published(PublishedRecord {
-            name: envelope.name.as_str().to_owned(),
-            event: matches!(envelope.name, MessageName::Event(_)),
-            app: envelope.app.clone(),
-            cause: envelope.cause,
-            by: envelope.publisher.as_ref().map(ToString::to_string),
-            queues,
-        }),
-    }
-}
-
 /// Publishes an event or a task that is known by its name only, for tools. The payload is a JSON object without `tid`.
 #[derive(Debug)]
 pub struct RawPublisher {
@@ -335,7 +315,7 @@ impl RawPublisher {
     /// When the broker cannot be used.
     pub async fn connect(app: AppName, broker: impl Into<crate::Broker>) -> Result<Self, BrokerError> {
         let broker = broker.into().connect().await?;
-        let local = Local::new(app, crate::clock::Clock::real());
+        let local = Local::new(app, crate::clock::Clock::real()).telling(&*broker);
         Ok(Self { inner: Inner { local: Arc::new(local), broker, declared: Mutex::new(HashSet::new()) } })
     }
 

@@ -49,6 +49,8 @@ pub struct Service<A: App> {
     dependencies: BTreeMap<String, DependencyPolicy<A>>,
     hooks: Hooks,
     errored_events: ErroredEvents,
+    /// Whether records are kept.
+    lifecycle: bool,
     #[cfg(feature = "reqwest")]
     http: crate::http::HttpOptions,
     #[cfg(feature = "redis")]
@@ -157,6 +159,7 @@ impl<A: App> Service<A> {
             dependencies: BTreeMap::new(),
             hooks: Hooks::default(),
             errored_events: ErroredEvents::Off,
+            lifecycle: true,
             #[cfg(feature = "reqwest")]
             http: crate::http::HttpOptions::default(),
             #[cfg(feature = "redis")]
@@ -270,6 +273,14 @@ impl<A: App> Service<A> {
     /// Emits the npm package's event `worker.errored` when a job fails for good. Default: off.
     pub fn errored_events(mut self, events: ErroredEvents) -> Self {
         self.errored_events = events;
+        self
+    }
+
+    /// Keeps no records: nothing of this service is seen by `ponos trace` and its siblings. Default: records are kept.
+    ///
+    /// `PONOS_LIFECYCLE=off` in the environment does the same for every service of a process.
+    pub fn without_lifecycle(mut self) -> Self {
+        self.lifecycle = false;
         self
     }
 

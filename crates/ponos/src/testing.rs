@@ -161,7 +161,7 @@ impl SystemBuilder {
             };
             services.push(launch(setting).await);
         }
-        let outside = Local::new(AppName::from_checked("outside"), clock.clone());
+        let outside = Local::new(AppName::from_checked("outside"), clock.clone()).telling(&broker);
         let publisher = Publisher::new(Arc::new(outside), Arc::new(broker.clone()));
         System { time, broker, services, publisher }
     }
@@ -334,7 +334,7 @@ impl System {
     async fn read(&self, query: JournalQuery) -> Vec<Record> {
         let journal = self.broker.journal();
         let Some(journal) = journal else { return Vec::new() };
-        journal.read(query).await.unwrap_or_default()
+        ponos_core::journal::read(&*journal, &query).await.unwrap_or_default()
     }
 
     /// Messages in queues that are worked.

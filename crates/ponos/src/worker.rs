@@ -22,24 +22,25 @@ mod policy;
 mod queue;
 mod settle;
 mod solo;
+mod vitals;
 
 pub use circuit::{CircuitChange, CircuitState};
 pub use hooks::{ErrorReport, ErroredEvents, Undecodable};
 #[cfg(feature = "redis")]
 pub use limiter::{RedisLimits, SharedLimits, SharedLimitsState};
 
-pub(crate) use circuit::Circuit;
+pub(crate) use circuit::{Circuit, Told};
 pub(crate) use hooks::Hooks;
 pub(crate) use limiter::{LimitStore, Limiter};
 pub(crate) use policy::Resolved;
 pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
 pub(crate) use settle::errored_event;
 pub(crate) use solo::Solo;
+pub(crate) use vitals::Vitals;
 
 use std::sync::Arc;
 
 use ponos_core::broker::Broker;
-use ponos_core::journal::Journal;
 
 use crate::context::Local;
 
@@ -48,7 +49,6 @@ use crate::context::Local;
 pub(crate) struct Shared {
     pub(crate) local: Arc<Local>,
     pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) journal: Option<Arc<dyn Journal>>,
     pub(crate) hooks: Hooks,
     pub(crate) errored_events: ErroredEvents,
     pub(crate) solo: Solo,

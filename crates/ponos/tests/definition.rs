@@ -508,10 +508,11 @@ async fn a_blocking_handler_works_and_is_timed_out() {
     eventually("it goes on beside", async || counter.noted() == [0, 1]).await;
     running.shutdown().await;
     let journal = ponos::core::broker::Broker::journal(&broker).unwrap();
-    let records = journal.read(ponos::core::journal::JournalQuery::Last(100)).await.unwrap();
+    let records =
+        ponos::core::journal::read(&*journal, &ponos::core::journal::JournalQuery::Last(100)).await.unwrap();
     let emitted: Vec<_> = records
         .iter()
-        .filter(|record| matches!(&record.what, What::Published(p) if p.name == "work.done"))
+        .filter(|record| matches!(&record.what, What::Published(p) if &*p.name == "work.done"))
         .map(|record| record.tid.clone())
         .collect();
     assert_eq!(emitted, [fine.tid], "what is emitted too late is not published");

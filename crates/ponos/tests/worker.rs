@@ -107,7 +107,7 @@ async fn effects_of_a_failed_attempt_are_not_published_and_those_of_the_good_one
         .records()
         .await
         .into_iter()
-        .filter(|r| matches!(&r.what, What::Published(p) if p.name == "work.done"));
+        .filter(|r| matches!(&r.what, What::Published(p) if &*p.name == "work.done"));
     assert_eq!(published.count(), 1);
     assert_eq!(
         system.cascade(&tid).await.to_string(),
@@ -632,6 +632,9 @@ async fn the_outcome_of_each_attempt_is_recorded() {
             _ => None,
         })
         .collect();
-    assert!(matches!(&ends[0], (1, AttemptEnd::Retry { .. }, Some(error)) if error == "first"), "{ends:?}");
+    assert!(
+        matches!(&ends[0], (1, AttemptEnd::Retry { .. }, Some(error)) if &**error == "first"),
+        "{ends:?}"
+    );
     assert!(matches!(&ends[1], (2, AttemptEnd::Done, None)), "{ends:?}");
 }

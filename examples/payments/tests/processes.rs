@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ponos::Broker;
 use ponos::core::broker::{Inspect, QueueStats};
 use ponos::core::id::Tid;
-use ponos::core::journal::JournalQuery;
+use ponos::core::journal::{self, JournalQuery};
 use ponos::trace::Cascade;
 use ponos_example_payments::hooks;
 use ponos_example_payments::mail_provider::Deliveries;
@@ -215,7 +215,7 @@ async fn nothing_is_lost_whatever_is_killed() {
         .until("every push is built", async || {
             for tid in &pushes {
                 let query = JournalQuery::Tid(Tid::from_foreign(tid)?);
-                let records = broker.journal()?.read(query).await.ok()?;
+                let records = journal::read(&*broker.journal()?, &query).await.ok()?;
                 Cascade::from_records(records).find("build.completed")?;
             }
             Some(())

@@ -356,7 +356,7 @@ mod tests {
 
     fn published(n: u8, name: &str, cause: Option<u8>) -> Record {
         let cause = cause.map(|n| MessageId::from_bytes([n; 16]));
-        let by = cause.map(|_| PAY.to_owned());
+        let by = cause.map(|_| PAY.into());
         record(
             n,
             What::Published(PublishedRecord {
@@ -366,14 +366,15 @@ mod tests {
                 cause,
                 by,
                 queues: 1,
+                hops: 0,
+                size: 0,
             }),
         )
     }
 
     fn ended(n: u8, queue: &str, end: AttemptEnd) -> Record {
         let (queue, started) = (QueueName::parse(queue).unwrap(), Timestamp::from_millis(1));
-        let (attempt, phase, took) = (1, Phase::Run, Duration::ZERO);
-        record(n, What::Attempt(AttemptRecord { queue, attempt, phase, started, took, end, error: None }))
+        record(n, What::Attempt(AttemptRecord::first(queue, Phase::Run, started, end)))
     }
 
     /// Payment 1 was mailed, payment 2 failed and was recovered, and all ledgers agree.

@@ -273,7 +273,7 @@ async fn records(
     query: JournalQuery,
 ) -> anyhow::Result<Vec<Record>> {
     let journal = broker.journal().context("this broker keeps no journal, so nothing can be balanced")?;
-    Ok(journal.read(query).await?)
+    Ok(ponos::core::journal::read(&*journal, &query).await?)
 }
 
 /// Others who work the same queues would take jobs that the demo counts; and on a broker that many share, what waits in

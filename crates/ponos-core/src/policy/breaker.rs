@@ -148,6 +148,17 @@ pub enum TripCause {
     Probe,
 }
 
+impl std::fmt::Display for TripCause {
+    /// In a few words, for logs and records: `12 of 20 attempts failed`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ratio { failures, calls } => write!(f, "{failures} of {calls} attempts failed"),
+            Self::Consecutive(row) => write!(f, "{row} attempts failed in a row"),
+            Self::Probe => f.write_str("the attempt that tried it failed"),
+        }
+    }
+}
+
 impl Breaker {
     /// A closed breaker that has seen nothing yet.
     pub fn new(config: BreakerConfig) -> Self {

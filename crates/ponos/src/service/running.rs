@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::broker::{Broker, BrokerError, Inspect, Order, OrderAction, Topology};
+use ponos_core::journal::{Beat, CircuitNotice, CircuitPhase, MAX_FLIGHTS, Notice};
 use ponos_core::name::{AppName, EventName, QueueName};
 use ponos_core::policy::BreakerConfig;
 use tokio::sync::watch;
@@ -17,8 +18,8 @@ use crate::context::Local;
 use crate::message::App;
 use crate::publisher::Publisher;
 use crate::worker::{
-    BoundRecoverFn, Circuit, Control, ErroredEvents, LimitStore, Limiter, QueueSpec, QueueWorker, Resolved,
-    RunFn, Shared, Solo,
+    BoundRecoverFn, Circuit, CircuitState, Control, ErroredEvents, LimitStore, Limiter, QueueSpec,
+    QueueWorker, Resolved, RunFn, Shared, Solo, Told, Vitals,
 };
 
 /// How long running handlers may go on after the shutdown has begun.
@@ -26,6 +27,9 @@ pub(crate) const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
 
 /// How long the broker may take to make everything exist, or to close.
 const BROKER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often an instance says that it is alive.
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often standing orders are looked up.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
@@ -278,15 +282,19 @@ fn launch<A: App>(
     clock: Clock,
     owns_broker: bool,
 ) -> Running<A> {
-    let local = Arc::new(Local {
+    let manifest = service.manifest().to_json();
+    let local = Local {
         version: service.version.as_deref().map(Into::into),
         #[cfg(feature = "reqwest")]
         http: crate::http::Client::new(service.http, clock.clone()),
         ..Local::new(AppName::from_checked(A::NAME), clock.clone())
-    });
+    };
+    let local = Arc::new(if service.lifecycle { local.telling(&*broker) } else { local });
+    if let Some(lifecycle) = &local.lifecycle {
+        lifecycle.notice(clock.wall(), Notice::Hello { manifest: Some(manifest.into()) });
+    }
     let shared = Arc::new(Shared {
         local: Arc::clone(&local),
-        journal: broker.journal(),
         broker: Arc::clone(&broker),
         hooks: service.hooks,
         errored_events: service.errored_events,
@@ -298,16 +306,19 @@ fn launch<A: App>(
     let limiters = limiters(&queues, &service.dependencies, &shared, &mut keepers);
     let mut controls = BTreeMap::new();
     let mut workers = Vec::new();
+    let mut vitals = Vec::new();
     for (member, queue) in queues.into_iter().enumerate() {
         let key = share_key(&queue);
         let spec = QueueSpec {
             circuit: circuits.get(&key).map(|circuit| (Arc::clone(circuit), member)),
             limiter: limiters.get(&key).map(Arc::clone),
             queue: queue.queue.clone(),
+            vitals: Vitals::new(queue.queue.clone(), queue.policy.held()),
             policy: queue.policy,
             run: queue.run,
             recover: queue.recover,
         };
+        vitals.push(Arc::clone(&spec.vitals));
         let (control, receiver) = watch::channel(Control::default());
         controls.insert(queue.queue, control);
         workers.push(QueueWorker::new(Arc::new(spec), Arc::clone(&shared), receiver));
@@ -315,6 +326,10 @@ fn launch<A: App>(
     carry_out(orders, &controls, clock.wall());
     keepers.push(clock.spawn(keep_orders(Arc::clone(&shared), controls.clone())));
     let workers = workers.into_iter().map(|worker| clock.spawn(worker.run())).collect();
+    let vitals: Arc<[_]> = vitals.into();
+    if clock.is_real() && local.lifecycle.is_some() {
+        keepers.push(clock.spawn(keep_beating(Arc::clone(&shared), vitals, circuits)));
+    }
     let publisher = Publisher::new(local, broker);
     Running { publisher, shared, controls, workers, keepers, owns_broker }
 }
@@ -344,11 +359,63 @@ fn circuits<A: App>(
         let health =
             queues.iter().filter(|other| share_key(other) == key).find_map(|other| other.health.clone());
         let clock = shared.local.clock.clone();
-        let circuit = Arc::new(Circuit::new(key.clone(), config, health, shared.hooks.clone(), clock));
+        let members =
+            queues.iter().filter(|other| share_key(other) == key).map(|other| other.queue.clone()).collect();
+        let told = told_of_circuits(shared, members);
+        let circuit = Arc::new(Circuit::new(key.clone(), config, health, told, clock));
         keepers.push(shared.local.clock.spawn(Arc::clone(&circuit).keep()));
         circuits.insert(key, circuit);
     }
     circuits
+}
+
+/// Tells the service's hook and its journal of a circuit's changes.
+fn told_of_circuits(shared: &Arc<Shared>, members: Vec<QueueName>) -> Told {
+    let shared = Arc::clone(shared);
+    Arc::new(move |change| {
+        shared.hooks.circuit(change);
+        let local = &shared.local;
+        let Some(lifecycle) = &local.lifecycle else { return };
+        let (phase, open_for, cause) = match &change.state {
+            CircuitState::Closed => (CircuitPhase::Closed, None, String::new()),
+            CircuitState::HalfOpen => (CircuitPhase::HalfOpen, None, String::new()),
+            CircuitState::Open { time, cause } => (CircuitPhase::Open, Some(*time), cause.to_string()),
+        };
+        let circuit = change.circuit.as_str().into();
+        let notice = CircuitNotice { circuit, queues: members.clone(), phase, open_for, cause: cause.into() };
+        lifecycle.notice(local.clock.wall(), Notice::Circuit(notice));
+    })
+}
+
+/// Says every few seconds that the instance is alive, and what it does. A process that dies says nothing: what its last
+/// beat names is what it had in flight.
+async fn keep_beating(
+    shared: Arc<Shared>,
+    vitals: Arc<[Arc<Vitals>]>,
+    circuits: BTreeMap<String, Arc<Circuit>>,
+) {
+    let local = &shared.local;
+    let Some(lifecycle) = &local.lifecycle else { return };
+    loop {
+        local.clock.background_sleep(BEAT_INTERVAL).await;
+        let mut flights: Vec<_> = vitals.iter().flat_map(|queue| queue.flights()).collect();
+        flights.sort_by_key(|flight| flight.started);
+        flights.truncate(MAX_FLIGHTS);
+        let beat = Beat {
+            every_ms: u32::try_from(BEAT_INTERVAL.as_millis()).unwrap_or(u32::MAX),
+            queues: vitals.iter().map(|queue| queue.beat()).collect(),
+            flights,
+            circuits: circuits
+                .iter()
+                .filter_map(|(name, circuit)| {
+                    let phase = circuit.phase();
+                    (phase != CircuitPhase::Closed).then(|| (name.as_str().into(), phase))
+                })
+                .collect(),
+            dropped: lifecycle.dropped(),
+        };
+        lifecycle.notice(local.clock.wall(), Notice::Beat(beat));
+    }
 }
 
 fn limiters<A: App>(
@@ -508,6 +575,9 @@ impl<A: App> Running<A> {
         }
         for keeper in &self.keepers {
             keeper.abort();
+        }
+        if let Some(lifecycle) = &self.shared.local.lifecycle {
+            lifecycle.notice(clock.wall(), Notice::Bye);
         }
         if self.owns_broker {
             match clock.timeout(BROKER_DEADLINE, self.shared.broker.close()).await {

@@ -202,6 +202,7 @@ macro_rules! conformance_tests {
             looking_a_hundred_times_consumes_nothing
             an_order_stands_until_it_is_replaced_or_ends
             records_are_found_by_their_transaction
+            a_reader_of_records_goes_on_where_another_was
         }
     };
     (@tests ($subject:expr) $($case:ident)*) => {

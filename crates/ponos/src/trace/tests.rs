@@ -1,5 +1,6 @@
 //! What a cascade must show, on hand-made records.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::envelope::{ErrorClass, GaveUpReason, Phase};
@@ -35,8 +36,10 @@ fn published(millis: u64, id: u8, name: &str, from: Option<(u8, &str)>, queues: 
             event,
             app: Some(AppName::parse("cream").unwrap()),
             cause: from.map(|(cause, _)| MessageId::from_bytes([cause; 16])),
-            by: from.map(|(_, queue)| queue.to_owned()).filter(|queue| !queue.is_empty()),
+            by: from.map(|(_, queue)| queue.into()).filter(|queue: &Arc<str>| !queue.is_empty()),
             queues,
+            hops: 0,
+            size: 0,
         }),
     )
 }
@@ -47,13 +50,10 @@ fn attempt(millis: u64, id: u8, queue: &str, number: u32, took: u64, end: Attemp
         millis + took,
         id,
         What::Attempt(AttemptRecord {
-            queue: QueueName::parse(queue).unwrap(),
             attempt: number,
-            phase: Phase::Run,
-            started: at(millis),
             took: Duration::from_millis(took),
-            end,
-            error: failed.then(|| "connection refused\ncaused by: nobody there".to_owned()),
+            error: failed.then(|| "connection refused\ncaused by: nobody there".into()),
+            ..AttemptRecord::first(QueueName::parse(queue).unwrap(), Phase::Run, at(millis), end)
         }),
     )
 }
@@ -444,7 +444,7 @@ fn nothing_in_a_record_steers_the_terminal() {
             _ => {}
         }
         if let What::Published(PublishedRecord { by: Some(by), .. }) = &mut record.what {
-            by.push_str(evil);
+            *by = format!("{by}{evil}").into();
         }
     }
     let cascade = Cascade::from_records(records);

@@ -13,8 +13,8 @@ use ponos_core::envelope::{
     Progress, Recovery, Report, tame,
 };
 use ponos_core::id::Timestamp;
-use ponos_core::journal::{AttemptEnd, AttemptRecord, Record, What};
-use ponos_core::policy::{FailureClass, Outcome as CircuitOutcome, RetryDecision, RetryPolicy};
+use ponos_core::journal::{AttemptEnd, AttemptRecord, DelayBy, What};
+use ponos_core::policy::{FailureClass, MaxRetries, Outcome as CircuitOutcome, RetryDecision, RetryPolicy};
 use tracing::Instrument;
 
 use super::Shared;
@@ -57,7 +57,9 @@ struct Failure {
 }
 
 /// Runs the job of `delivery` once and settles it.
-pub(crate) async fn run(spec: &QueueSpec, shared: &Shared, delivery: Delivery) -> Ended {
+///
+/// `held` is how long it waited in this process for its rate limit or its turn.
+pub(crate) async fn run(spec: &QueueSpec, shared: &Shared, delivery: Delivery, held: Duration) -> Ended {
     let envelope = &delivery.envelope;
     let span = tracing::error_span!(
         "job",
@@ -66,10 +68,10 @@ pub(crate) async fn run(spec: &QueueSpec, shared: &Shared, delivery: Delivery) -
         attempt = envelope.progress.attempt,
         phase = envelope.progress.phase.as_str(),
     );
-    run_inside(spec, shared, &delivery).instrument(span).await
+    run_inside(spec, shared, &delivery, held).instrument(span).await
 }
 
-async fn run_inside(spec: &QueueSpec, shared: &Shared, delivery: &Delivery) -> Ended {
+async fn run_inside(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, held: Duration) -> Ended {
     let clock = &shared.local.clock;
     let job =
         Arc::new(Job::new(Arc::clone(&shared.local), spec.queue.clone(), Arc::clone(&delivery.envelope)));
@@ -77,12 +79,12 @@ async fn run_inside(spec: &QueueSpec, shared: &Shared, delivery: &Delivery) -> E
     let result = call(spec, shared, delivery, &job).await;
     let took = clock.now().since(started);
     let effects = job.finish();
-    let attempt = Attempt { spec, shared, delivery, started: started_at, took };
+    let attempt = Attempt { spec, shared, delivery, started: started_at, took, held };
     // The rare ways are boxed, so that the future of a job that succeeds stays small.
     match result {
         CallResult::Returned(Ok(())) if delivery.envelope.progress.phase == Phase::Run => {
             let settlement = Settlement { send: effects, verdict: Verdict::Done };
-            attempt.settle(settlement, AttemptEnd::Done, None, CircuitOutcome::Success).await
+            attempt.settle(settlement, Noted::done(), CircuitOutcome::Success).await
         }
         CallResult::Returned(Ok(())) => Box::pin(attempt.recovered(effects)).await,
         other => Box::pin(attempt.failed(failure_of(other))).await,
@@ -182,6 +184,25 @@ struct Attempt<'a> {
     delivery: &'a Delivery,
     started: Timestamp,
     took: Duration,
+    held: Duration,
+}
+
+/// What follows for the job, for its record.
+struct Noted {
+    end: AttemptEnd,
+    error: Option<String>,
+    delay_by: Option<DelayBy>,
+    fingerprint: Option<String>,
+}
+
+impl Noted {
+    const fn done() -> Self {
+        Self { end: AttemptEnd::Done, error: None, delay_by: None, fingerprint: None }
+    }
+
+    fn failed(end: AttemptEnd, error: String) -> Self {
+        Self { end, error: Some(error), ..Self::done() }
+    }
 }
 
 impl Attempt<'_> {
@@ -194,9 +215,13 @@ impl Attempt<'_> {
         let gave_up = self.progress().gave_up.as_deref().cloned().unwrap_or_else(unknown_reason);
         let reason = gave_up.reason;
         let report = self.report(gave_up, Recovery::Done, self.progress().history.clone());
+        let noted = Noted {
+            end: AttemptEnd::Failed { reason, recovered: true },
+            fingerprint: Some(report.fingerprint.clone()),
+            ..Noted::done()
+        };
         let settlement = Settlement { send: effects, verdict: Verdict::Failed(report) };
-        self.settle(settlement, AttemptEnd::Failed { reason, recovered: true }, None, CircuitOutcome::Ignored)
-            .await
+        self.settle(settlement, noted, CircuitOutcome::Ignored).await
     }
 
     /// The function that ran did not succeed: again, recovery, or the end.
@@ -249,7 +274,7 @@ impl Attempt<'_> {
                 progress.gave_up = Some(Box::new(gave_up));
                 let end = AttemptEnd::GaveUp { class: failure.class, reason };
                 let verdict = Verdict::Recover(Box::new(progress));
-                self.settle(Settlement::just(verdict), end, Some(failure.error), outcome).await
+                self.settle(Settlement::just(verdict), Noted::failed(end, failure.error), outcome).await
             }
         }
     }
@@ -284,13 +309,20 @@ impl Attempt<'_> {
     ) -> Ended {
         let progress = Box::new(Progress { due: Some(due), ..progress });
         let end = AttemptEnd::Retry { class: failure.class, due };
-        self.settle(Settlement::just(Verdict::RetryAt(due, progress)), end, Some(failure.error), outcome)
-            .await
+        let delay_by = match failure.policy {
+            Some(FailureClass::RetryAfter(_)) => DelayBy::Handler,
+            Some(FailureClass::Snooze(_)) => DelayBy::Snooze,
+            _ => DelayBy::Backoff,
+        };
+        let noted = Noted { delay_by: Some(delay_by), ..Noted::failed(end, failure.error) };
+        self.settle(Settlement::just(Verdict::RetryAt(due, progress)), noted, outcome).await
     }
 
     async fn end(self, report: Box<Report>, failure: Failure, outcome: CircuitOutcome) -> Ended {
         let end = AttemptEnd::Failed { reason: report.gave_up.reason, recovered: false };
-        self.settle(Settlement::just(Verdict::Failed(report)), end, Some(failure.error), outcome).await
+        let fingerprint = Some(report.fingerprint.clone());
+        let noted = Noted { fingerprint, ..Noted::failed(end, failure.error) };
+        self.settle(Settlement::just(Verdict::Failed(report)), noted, outcome).await
     }
 
     fn report(&self, gave_up: GaveUp, recovery: Recovery, history: Vec<AttemptNote>) -> Box<Report> {
@@ -339,22 +371,20 @@ impl Attempt<'_> {
     }
 
     /// Settles until the broker has taken it, and records how the attempt ended.
-    async fn settle(
-        self,
-        settlement: Settlement,
-        end: AttemptEnd,
-        error: Option<String>,
-        outcome: CircuitOutcome,
-    ) -> Ended {
-        let done = matches!(end, AttemptEnd::Done);
+    async fn settle(self, settlement: Settlement, noted: Noted, outcome: CircuitOutcome) -> Ended {
+        let done = matches!(noted.end, AttemptEnd::Done);
         let silent = settlement.send.is_empty();
         let recognises = self.spec.policy.dedup && self.shared.broker.may_duplicate();
         let settled = settle::until_taken(self.spec, self.shared, self.delivery, settlement).await;
-        let (end, error, outcome, done) = match settled {
-            Settled::Taken => (end, error, outcome, done),
+        let (noted, outcome, done) = match settled {
+            Settled::Taken => (noted, outcome, done),
             // Only the acknowledgement is missing: when the job comes again it is recognised and does not run.
-            Settled::Lost { sent } if done && recognises && (sent || silent) => (end, error, outcome, true),
-            Settled::Lost { .. } => (AttemptEnd::Lost, error, CircuitOutcome::Ignored, false),
+            Settled::Lost { sent } if done && recognises && (sent || silent) => (noted, outcome, true),
+            Settled::Lost { .. } => (
+                Noted { end: AttemptEnd::Lost, error: noted.error, ..Noted::done() },
+                CircuitOutcome::Ignored,
+                false,
+            ),
             Settled::Unpublishable(problem) => {
                 let reason = GaveUpReason::Stopped;
                 let end = if settle::goes_to_recovery(self.spec, self.delivery) {
@@ -362,28 +392,48 @@ impl Attempt<'_> {
                 } else {
                     AttemptEnd::Failed { reason, recovered: false }
                 };
-                (end, Some(problem), CircuitOutcome::Ignored, false)
+                (Noted::failed(end, problem), CircuitOutcome::Ignored, false)
             }
         };
-        if let Some(journal) = &self.shared.journal {
-            let envelope = &self.delivery.envelope;
-            journal.append(Record {
-                at: self.started + self.took,
-                tid: envelope.tid.clone(),
-                message: envelope.id,
-                what: What::Attempt(AttemptRecord {
-                    queue: self.spec.queue.clone(),
-                    attempt: envelope.progress.attempt,
-                    phase: envelope.progress.phase,
-                    started: self.started,
-                    took: self.took,
-                    end,
-                    error: error
-                        .map(|error| tame(error.lines().next().unwrap_or_default(), MAX_HISTORY_ERROR)),
-                }),
-            });
-        }
+        self.note(noted);
         Ended { outcome, done }
+    }
+
+    /// Tells the journal how the attempt ended.
+    fn note(&self, noted: Noted) {
+        let Some(lifecycle) = &self.shared.local.lifecycle else { return };
+        let envelope = &self.delivery.envelope;
+        let progress = &envelope.progress;
+        let ready = match progress.phase {
+            Phase::Run => Some(progress.due.unwrap_or(envelope.published_at)),
+            // It was ready when the handler gave up: the record of that attempt says when.
+            Phase::Recover => progress.due,
+        };
+        let of = match (progress.phase, self.spec.policy.retry) {
+            (Phase::Recover, _) => Some(RECOVERY_ATTEMPTS),
+            (Phase::Run, Some(retry)) => match retry.max_retries {
+                MaxRetries::Limited(retries) => Some(retries.saturating_add(1)),
+                MaxRetries::Unlimited => None,
+            },
+            (Phase::Run, None) => Some(1),
+        };
+        let first_line =
+            |error: String| tame(error.lines().next().unwrap_or_default(), MAX_HISTORY_ERROR).into();
+        let record = AttemptRecord {
+            queue: self.spec.queue.clone(),
+            attempt: progress.attempt,
+            phase: progress.phase,
+            started: self.started,
+            took: self.took,
+            end: noted.end,
+            error: noted.error.map(first_line),
+            ready,
+            of,
+            delay_by: noted.delay_by,
+            fingerprint: noted.fingerprint.map(Into::into),
+            held: self.held,
+        };
+        lifecycle.record(self.started + self.took, envelope.tid.clone(), envelope.id, What::Attempt(record));
     }
 }
 

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ponos_core::broker::BoxFuture;
+use ponos_core::journal::CircuitPhase;
 use ponos_core::policy::{
     Breaker, BreakerConfig, BreakerState, Moment, Outcome, Permit, Transition, TripCause,
 };
 use tokio::sync::watch;
 
-use super::hooks::Hooks;
 use crate::clock::Clock;
 
 /// How often a health function is asked.
@@ -55,9 +55,13 @@ pub(crate) struct Circuit {
     /// What the breaker does; sent anew when a probe has ended, for those that wait for their turn.
     mode: watch::Sender<BreakerState>,
     health: Option<Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>>,
-    hooks: Hooks,
+    /// Who is told of each change: the service's hook, and its journal.
+    told: Told,
     clock: Clock,
 }
+
+/// Is told of a change, without waiting.
+pub(crate) type Told = Arc<dyn Fn(&CircuitChange) + Send + Sync>;
 
 impl std::fmt::Debug for Circuit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,17 +83,26 @@ impl Circuit {
         name: String,
         config: BreakerConfig,
         health: Option<Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>>,
-        hooks: Hooks,
+        told: Told,
         clock: Clock,
     ) -> Self {
         let breaker = Breaker::new(config);
         let mode = watch::Sender::new(breaker.state());
         let state = State { breaker, waiting: BTreeSet::new(), last: usize::MAX };
-        Self { name, state: Mutex::new(state), mode, health, hooks, clock }
+        Self { name, state: Mutex::new(state), mode, health, told, clock }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it does now, as records say it.
+    pub(crate) fn phase(&self) -> CircuitPhase {
+        match *self.mode.borrow() {
+            BreakerState::Closed => CircuitPhase::Closed,
+            BreakerState::Open { .. } => CircuitPhase::Open,
+            BreakerState::HalfOpen => CircuitPhase::HalfOpen,
+        }
     }
 
     /// Is told what the breaker does.
@@ -155,7 +168,7 @@ impl Circuit {
             CircuitState::Closed => tracing::info!(circuit = self.name, "circuit closed"),
         }
         self.mode.send_replace(self.state().breaker.state());
-        self.hooks.circuit(&CircuitChange { circuit: self.name.clone(), state });
+        (self.told)(&CircuitChange { circuit: self.name.clone(), state });
     }
 
     /// Ends open times, for ever.
@@ -203,7 +216,7 @@ mod tests {
 
     fn half_open() -> Circuit {
         let config = BreakerConfig::default().consecutive(1).open_jitter(0.0).close_after(100);
-        let circuit = Circuit::new("smtp".into(), config, None, Hooks::default(), Clock::real());
+        let circuit = Circuit::new("smtp".into(), config, None, Arc::new(|_| {}), Clock::real());
         let permit = circuit.permit(0).unwrap();
         circuit.report(permit, Outcome::Failure, Moment::ORIGIN);
         assert!(circuit.permit(0).is_none(), "open");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ponos_core::body::DecodeError;
 use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
 use ponos_core::envelope::{GaveUp, Progress};
+use ponos_core::journal::{Flight, What};
 use ponos_core::name::QueueName;
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit};
 use tokio::sync::{mpsc, watch};
@@ -14,8 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
 use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
-use super::settle::SETTLE_DEADLINE;
-use super::{Circuit, Limiter, Shared};
+use super::settle::{SETTLE_DEADLINE, Settled};
+use super::{Circuit, Limiter, Shared, Vitals};
 use crate::clock::Sleep;
 use crate::context::Job;
 use crate::outcome::Outcome;
@@ -45,6 +46,8 @@ pub(crate) struct QueueSpec {
     /// The circuit that it listens through, and its place in it.
     pub(crate) circuit: Option<(Arc<Circuit>, usize)>,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// What is told of it while it works.
+    pub(crate) vitals: Arc<Vitals>,
 }
 
 impl std::fmt::Debug for QueueSpec {
@@ -74,10 +77,12 @@ pub(crate) struct QueueWorker {
     resubscribe: (Moment, Duration),
     /// Not before then is anything taken: the rate limit's next token is too far away.
     rest_until: Option<Moment>,
-    /// Delivered and not started, in order.
-    buffer: VecDeque<Delivery>,
+    /// Delivered and not started, in order, each with the [`blocked`](Self::blocked) time when it came.
+    buffer: VecDeque<(Delivery, Duration)>,
     /// The bytes of the bodies in the buffer.
     buffered_bytes: usize,
+    /// For how long in all the front of the buffer has waited for its rate limit or its turn, and since when it does now.
+    blocked: (Duration, Option<Moment>),
     /// Jobs in flight, by slot.
     slots: Vec<Option<InFlight>>,
     running: usize,
@@ -144,6 +149,7 @@ impl QueueWorker {
             rest_until: None,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
+            blocked: (Duration::ZERO, None),
             slots: Vec::new(),
             running: 0,
             reports: mpsc::channel(slots.max(1)),
@@ -192,6 +198,8 @@ impl QueueWorker {
                 }
             }
             let want = if off { 0 } else { self.want(mode) };
+            let up = self.intake.is_some();
+            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused);
             let timer = wake.map(|moment| self.shared.local.clock.sleep_until(moment));
             tokio::select! {
                 biased;
@@ -233,6 +241,7 @@ impl QueueWorker {
 
     /// Hands back what has not started; the subscription itself stays until nothing runs.
     async fn cut_off(&mut self, stays_subscribed: bool) {
+        self.unblock();
         if !std::mem::replace(&mut self.was_off, true) {
             self.withdraw();
         }
@@ -244,7 +253,7 @@ impl QueueWorker {
             return;
         }
         // From the back, so that the places in the queue are kept whatever the broker does with a release.
-        while let Some(delivery) = self.buffer.pop_back() {
+        while let Some((delivery, _)) = self.buffer.pop_back() {
             let release = self.shared.broker.settle(&delivery, Settlement::just(Verdict::Release));
             match self.shared.local.clock.timeout(SETTLE_DEADLINE, release).await {
                 Some(Ok(_)) => {}
@@ -318,9 +327,14 @@ impl QueueWorker {
     }
 
     fn accept(&mut self, lost: Option<String>, incoming: &mut Vec<Delivery>) {
+        let clock = &self.shared.local.clock;
+        if !incoming.is_empty() {
+            self.spec.vitals.delivered(clock.wall());
+        }
+        let blocked = self.blocked_until(clock.now());
         for delivery in incoming.drain(..) {
             self.buffered_bytes += delivery.envelope.body.len();
-            self.buffer.push_back(delivery);
+            self.buffer.push_back((delivery, blocked));
         }
         if let Some(reason) = lost {
             // What was delivered and not started is no longer ours; what runs finds out when it settles.
@@ -338,7 +352,7 @@ impl QueueWorker {
             if mode == BreakerState::Closed { self.spec.policy.concurrency as usize } else { 1 };
         let mut blocked = Blocked::No;
         while self.running < concurrency
-            && let Some(delivery) = self.buffer.front()
+            && let Some((delivery, _)) = self.buffer.front()
         {
             let kind = self.kind(delivery);
             let mut permit = None;
@@ -346,18 +360,36 @@ impl QueueWorker {
                 match self.ask(&kind, self.buffer.len().min(concurrency - self.running)) {
                     Ok(granted) => permit = granted,
                     Err(reason) => {
+                        let now = self.shared.local.clock.now();
+                        self.blocked.1.get_or_insert(now);
                         blocked = reason;
                         break;
                     }
                 }
             }
-            let Some(delivery) = self.buffer.pop_front() else {
+            let Some((delivery, before)) = self.buffer.pop_front() else {
                 break;
             };
             self.buffered_bytes -= delivery.envelope.body.len();
-            self.spawn(delivery, &kind, permit);
+            let held = match self.blocked {
+                (Duration::ZERO, None) => Duration::ZERO,
+                _ => self.blocked_until(self.shared.local.clock.now()).saturating_sub(before),
+            };
+            self.unblock();
+            self.spawn(delivery, &kind, permit, held);
         }
         blocked
+    }
+
+    /// For how long in all the front of the buffer has waited for its rate limit or its turn.
+    fn blocked_until(&self, now: Moment) -> Duration {
+        self.blocked.0 + self.blocked.1.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    fn unblock(&mut self) {
+        if self.blocked.1.is_some() {
+            self.blocked = (self.blocked_until(self.shared.local.clock.now()), None);
+        }
     }
 
     fn kind(&self, delivery: &Delivery) -> Kind {
@@ -420,7 +452,7 @@ impl QueueWorker {
         Ok(permit)
     }
 
-    fn spawn(&mut self, delivery: Delivery, kind: &Kind, permit: Option<Permit>) {
+    fn spawn(&mut self, delivery: Delivery, kind: &Kind, permit: Option<Permit>, held: Duration) {
         let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         let report = Report { slot, ended: None };
         let reporter = Reporter { to: self.reports.0.clone(), report };
@@ -430,22 +462,32 @@ impl QueueWorker {
         let task = match kind {
             Kind::Run | Kind::Alone => {
                 let alone = matches!(kind, Kind::Alone);
+                if shared.local.lifecycle.is_some() {
+                    spec.vitals.took_off(slot, flight(&delivery, clock.wall()));
+                }
                 // Boxed first: the way into the runtime moves it several times.
                 clock.spawn(Box::pin(async move {
                     let place = Place { shared, alone };
-                    reporter.tell(attempt::run(&spec, &place.shared, delivery).await);
+                    reporter.tell(attempt::run(&spec, &place.shared, delivery, held).await);
                     drop(place);
                 }))
             }
             Kind::Duplicate | Kind::Suspect => {
-                let verdict = match kind {
-                    Kind::Duplicate => Verdict::Done,
-                    _ => suspected(&delivery, shared.local.clock.wall()),
+                let queue = self.spec.queue.clone();
+                let (verdict, what) = match kind {
+                    Kind::Duplicate => (Verdict::Done, What::Duplicate { queue }),
+                    _ => {
+                        let verdict = suspected(&delivery, shared.local.clock.wall());
+                        (verdict, What::Suspected { queue, losses: delivery.losses })
+                    }
                 };
                 clock.spawn(async move {
-                    let _settled =
-                        super::settle::until_taken(&spec, &shared, &delivery, Settlement::just(verdict))
-                            .await;
+                    let settlement = Settlement::just(verdict);
+                    let settled = super::settle::until_taken(&spec, &shared, &delivery, settlement).await;
+                    if let (Settled::Taken, Some(lifecycle)) = (settled, &shared.local.lifecycle) {
+                        let envelope = &delivery.envelope;
+                        lifecycle.record(shared.local.clock.wall(), envelope.tid.clone(), envelope.id, what);
+                    }
                     drop(reporter);
                 })
             }
@@ -463,6 +505,7 @@ impl QueueWorker {
             return;
         };
         self.running -= 1;
+        self.spec.vitals.landed(report.slot);
         let outcome = report.ended.as_ref().map_or(CircuitOutcome::Ignored, |ended| ended.outcome);
         if let (Some((circuit, _)), Some(permit)) = (&self.spec.circuit, in_flight.permit) {
             circuit.report(permit, outcome, now);
@@ -499,6 +542,17 @@ enum Kind {
     Duplicate,
     /// It was lost too often: from now on it runs alone.
     Suspect,
+}
+
+fn flight(delivery: &Delivery, started: ponos_core::id::Timestamp) -> Flight {
+    let envelope = &delivery.envelope;
+    Flight {
+        message: envelope.id,
+        tid: envelope.tid.clone(),
+        queue: delivery.queue.clone(),
+        attempt: envelope.progress.attempt,
+        started,
+    }
 }
 
 fn suspected(delivery: &Delivery, now: ponos_core::id::Timestamp) -> Verdict {

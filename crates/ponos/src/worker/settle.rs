@@ -12,7 +12,6 @@ use super::Shared;
 use super::hooks::ErroredEvents;
 use super::queue::QueueSpec;
 use crate::context::new_envelope;
-use crate::publisher::published_record;
 
 /// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -85,6 +84,9 @@ async fn insist(
             Some(Err(SettleError::NotSent(outcomes))) => {
                 if let Some(problem) = never(&outcomes, &settlement.send) {
                     tracing::error!(problem, "what the handler published is refused for good");
+                    for message in &settlement.send {
+                        shared.local.unpublished(message, false, &problem);
+                    }
                     settlement = give_up(spec, shared, delivery, &problem);
                     unpublishable = Some(problem);
                     continue;
@@ -105,10 +107,9 @@ async fn insist(
 }
 
 fn record(shared: &Shared, send: &[Outgoing], outcomes: &[Published]) {
-    let Some(journal) = &shared.journal else { return };
     for (message, outcome) in send.iter().zip(outcomes) {
         if let Published::Confirmed { queues } = outcome {
-            journal.append(published_record(message, *queues, &shared.local));
+            shared.local.published(message, *queues);
         }
     }
 }

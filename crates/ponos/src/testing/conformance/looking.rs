@@ -1,11 +1,15 @@
 //! Looking: figures, pages, standing orders and records, none of which change anything.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::broker::{BrokerErrorKind, Destination, Inspect, Order, OrderAction, Outgoing};
-use ponos_core::id::{MessageId, Tid};
-use ponos_core::journal::{JournalQuery, PublishedRecord, Record, What};
+use ponos_core::id::{MessageId, Tid, Timestamp};
+use ponos_core::journal::{
+    Entry, From, Journal, JournalQuery, JournalReader, Notice, Origin, PublishedRecord, Record, Said, What,
+    read,
+};
 use ponos_core::name::{AppName, QueueName};
 
 use super::messages::*;
@@ -177,7 +181,7 @@ pub async fn an_order_stands_until_it_is_replaced_or_ends(stand: Stand) {
 pub async fn records_are_found_by_their_transaction(stand: Stand) {
     let Some(journal) = stand.broker.journal() else { return };
     // Some brokers keep records only from the first look on.
-    let first = within("read", journal.read(JournalQuery::Last(1))).await;
+    let first = within("read", read(&*journal, &JournalQuery::Last(1))).await;
     assert!(first.is_ok_and(|records| records.is_empty()));
     let record = |tid: &Tid, n: u32| Record {
         at: now(),
@@ -190,18 +194,21 @@ pub async fn records_are_found_by_their_transaction(stand: Stand) {
             cause: Some(job(0).envelope.id),
             by: Some("unit.job.do".into()),
             queues: n,
+            hops: 1,
+            size: 9,
         }),
     };
     let tid = |text| Tid::from_foreign(text).unwrap_or_else(|| panic!("a transaction id"));
     let (one, two) = (tid("first-0001"), tid("second-0001"));
     let records: Vec<_> = (0..20).map(|n| record(if n % 2 == 0 { &one } else { &two }, n)).collect();
-    for record in &records {
-        journal.append(record.clone());
+    let teller = teller(7);
+    for (seq, record) in records.iter().enumerate() {
+        tell(&*journal, &teller, seq as u64, Said::Record(record.clone()));
     }
     let of = |tid: &Tid| records.iter().filter(|record| record.tid == *tid).cloned().collect::<Vec<_>>();
     let read = |query| {
         let journal = &journal;
-        async move { within("read", journal.read(query)).await.unwrap_or_else(|error| panic!("{error}")) }
+        async move { within("read", read(&**journal, &query)).await.unwrap_or_else(|error| panic!("{error}")) }
     };
     assert_eq!(read(JournalQuery::Tid(one.clone())).await, of(&one));
     assert_eq!(read(JournalQuery::Tid(tid("0001"))).await, [], "a part is not the whole");
@@ -214,4 +221,58 @@ pub async fn records_are_found_by_their_transaction(stand: Stand) {
     let since = records.iter().filter(|record| record.at >= at).cloned().collect::<Vec<_>>();
     assert_eq!(read(JournalQuery::Since(at)).await, since);
     assert_eq!(journal.dropped(), 0);
+}
+
+pub async fn a_reader_of_records_goes_on_where_another_was(stand: Stand) {
+    let Some(journal) = stand.broker.journal() else { return };
+    let open = |from| {
+        let journal = &journal;
+        async move { within("open", journal.open(from)).await.unwrap_or_else(|error| panic!("{error}")) }
+    };
+    async fn all(reader: &mut dyn JournalReader) -> Vec<(u64, u64)> {
+        let mut seen = Vec::new();
+        loop {
+            let entries = within("next", reader.next()).await.unwrap_or_else(|error| panic!("{error}"));
+            if entries.is_empty() {
+                return seen;
+            }
+            seen.extend(entries.iter().map(|entry| (entry.origin.id, entry.seq)));
+        }
+    }
+    let mut reader = open(From::End).await;
+    assert_eq!(all(&mut *reader).await, []);
+    let (a, b) = (teller(1), teller(2));
+    let notice = |n: u64| Said::Notice(Timestamp::from_millis(n), Notice::Bye);
+    for seq in 0..5 {
+        tell(&*journal, &a, seq, notice(seq));
+        tell(&*journal, &b, seq + 7, notice(seq));
+    }
+    let expected: Vec<_> = (0..5).flat_map(|seq| [(1, seq), (2, seq + 7)]).collect();
+    let mut from_start = open(From::Start).await;
+    assert_eq!(all(&mut *from_start).await, expected, "by their origins, in order, with their numbers");
+    let place = from_start.position().unwrap_or_else(|| panic!("something was read"));
+    tell(&*journal, &a, 9, notice(9));
+    let mut later = open(From::After(place)).await;
+    assert_eq!(all(&mut *later).await, [(1, 9)], "behind the place, and nothing else");
+    assert_eq!(all(&mut *open(From::End).await).await, []);
+    // A reader that stays open sees what comes.
+    let coming = async {
+        let mut seen = Vec::new();
+        while seen.len() < expected.len() + 1 {
+            seen.extend(all(&mut *reader).await);
+            tokio::task::yield_now().await;
+        }
+        seen
+    };
+    let seen = within("what comes", coming).await;
+    assert_eq!(seen[..expected.len()], expected);
+    assert_eq!(seen[expected.len()..], [(1, 9)]);
+}
+
+fn teller(id: u64) -> Arc<Origin> {
+    Arc::new(Origin { id, app: app(), version: None, host: "host/1".into(), started: now() })
+}
+
+fn tell(journal: &dyn Journal, origin: &Arc<Origin>, seq: u64, said: Said) {
+    journal.append(Entry { origin: Arc::clone(origin), seq, said });
 }
