@@ -115,6 +115,32 @@ fn a_damaged_segment_is_read_from_the_log_again() {
 }
 
 #[test]
+fn what_a_lost_segment_had_is_read_again_whoever_notices() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log([20, 8, 0]);
+    let mut model = model(directory.path());
+    let mut reader = log.reader(model.read_from().unwrap());
+    assert_eq!(now(model.follow(&mut reader)).unwrap().read, 3);
+    // Another process has it, so this one finds it damaged when it writes to it.
+    let path = &segments(directory.path())[1];
+    // Its log would mend it.
+    for companion in ["db", "db-wal", "db-shm"] {
+        std::fs::remove_file(path.with_extension(companion)).unwrap();
+    }
+    std::fs::write(path, "this is no database at all, whatever it was before").unwrap();
+    let (tid, mut late) = ago(8);
+    late.seq += 1;
+    log.entries.lock().unwrap().push(late.clone());
+    assert_eq!(now(model.follow(&mut reader)).unwrap().read, 1);
+    assert_eq!(model.trace(&tid).unwrap().records.len(), 1);
+    let error = now(model.follow(&mut reader)).unwrap_err();
+    assert_eq!(error.kind(), ReadModelErrorKind::Log, "{error}");
+    assert_eq!(log.catch_up(&mut model).read, 4);
+    assert_eq!(model.trace(&tid).unwrap().records.len(), 2);
+    assert_eq!(log.catch_up(&mut model).read, 0);
+}
+
+#[test]
 fn damage_in_the_middle_of_a_segment_is_an_error_for_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let log = log([20, 8, 0]);
