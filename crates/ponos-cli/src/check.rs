@@ -74,6 +74,13 @@ struct Chain {
     messages: Vec<String>,
 }
 
+/// Applications that stop chains which are longer than they allow: which, why, and what to do.
+pub(crate) fn hop_limits(system: &System) -> Vec<(String, String, String)> {
+    let graph = Graph::of(system);
+    let findings = loops::limits(system, &graph, &Depths::of(&graph));
+    findings.into_iter().map(|it| (it.subject, it.message, it.help)).collect()
+}
+
 /// # Errors
 ///
 /// When a manifest cannot be read.

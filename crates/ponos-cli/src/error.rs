@@ -60,6 +60,21 @@ impl CliError {
         Self { exit: Exit::Confirm, problem: problem.into(), help: "say --yes to do it".to_owned() }
     }
 
+    /// What is wrong, without the way out.
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// The way out.
+    pub(crate) fn help(&self) -> &str {
+        &self.help
+    }
+
+    /// How the program ends with it.
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Says it on the error output.
     pub(crate) fn report(&self) -> Exit {
         output::complain(&text::one_line(&self.problem), &text::one_line(&self.help));

@@ -9,6 +9,7 @@ mod broker;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod error;
 mod explain;
 mod failed;
@@ -86,6 +87,9 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
+    /// Finds what is wrong with a system that runs
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::DoctorArgs),
     /// Lists, shows, retries, edits, discards and restores jobs that failed
     #[command(after_help = EXIT_CODES)]
     Failed(failed::FailedArgs),
@@ -169,6 +173,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         match verb {
             Verb::Publish(args) => publish::run(args, url, out).await,
             Verb::Queues(args) => queues::run(args, url, out).await,
+            Verb::Doctor(args) => doctor::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
             Verb::Diff(args) => trace::diff(args, url, out).await,

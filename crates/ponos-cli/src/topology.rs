@@ -22,9 +22,10 @@ use ponos::core::name::AppName;
 use ponos::rabbitmq::diff::Diff;
 use ponos::rabbitmq::management::Management;
 use ponos::rabbitmq::topology::Plan;
-use ponos::{BROKER_VARIABLE, DEFAULT_BROKER, RabbitBroker, RabbitOptions};
+use ponos::{RabbitBroker, RabbitOptions};
 
 use self::manifests::Application;
+use crate::broker::url_or_default;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 
@@ -106,12 +107,6 @@ pub(crate) async fn run(args: TopologyArgs, url: Option<&str>, out: &mut Output)
         TopologyVerb::Prune(args) => prune::run(args, options(url)?, out).await,
         TopologyVerb::Permissions(args) => permissions::run(&args, url, out),
     }
-}
-
-/// The URL that the option names, else the variable, else the default.
-fn url_or_default(url: Option<&str>) -> String {
-    let variable = || std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
-    url.map(str::to_owned).or_else(variable).unwrap_or_else(|| DEFAULT_BROKER.to_owned())
 }
 
 /// Where RabbitMQ is.
