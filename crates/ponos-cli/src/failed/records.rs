@@ -1,17 +1,14 @@
 //! What records tell of jobs that were put back. They are for looking: no job's fate depends on one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ponos::MessageId;
-use ponos::core::id::{Tid, Timestamp};
-use ponos::core::journal::{AttemptEnd, JournalQuery, Record, What};
+use ponos::core::id::Timestamp;
+use ponos::core::journal::{AttemptEnd, JournalQuery, What, read};
 use serde::Serialize;
 
 use super::store::Failed;
 use crate::broker::Session;
-
-/// Up to so many transactions are looked up one by one where that costs little.
-const FEW: usize = 200;
 
 /// Attempts of some jobs, by their ids.
 #[derive(Debug, Default)]
@@ -45,18 +42,9 @@ pub(super) async fn attempts(
     since: Timestamp,
 ) -> Result<Attempts, String> {
     let journal = session.journal().map_err(|_| "the broker keeps no records".to_owned())?;
-    let tids: BTreeSet<&Tid> = jobs.iter().map(|job| &job.envelope.tid).collect();
     let ids: HashSet<MessageId> = jobs.iter().map(|job| job.envelope.id).collect();
-    let mut records: Vec<Record> = Vec::new();
-    if tids.len() <= FEW && !session.is_rabbitmq() {
-        for tid in tids {
-            let read = journal.read(JournalQuery::Tid(tid.clone()));
-            records.extend(session.ask(read).await.map_err(|error| error.to_string())?);
-        }
-    } else {
-        let read = journal.read(JournalQuery::Since(since));
-        records = session.ask(read).await.map_err(|error| error.to_string())?;
-    }
+    let query = JournalQuery::Since(since);
+    let records = session.ask(read(&*journal, &query)).await.map_err(|error| error.to_string())?;
     let mut attempts = Attempts::default();
     for record in records {
         if let What::Attempt(attempt) = record.what
