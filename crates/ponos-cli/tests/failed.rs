@@ -171,6 +171,8 @@ async fn groups_are_named_by_their_digits_and_filtered() {
     let json = ran.ok().json();
     assert_eq!(json["balance"], json!({"retried": 5, "done": 5, "failed_again": 0, "pending": 0}));
     assert!(json["operation"].as_str().unwrap().starts_with("op-"));
+    let tid = groups[0]["jobs"][0]["tid"].as_str().unwrap();
+    ponos(&url, &["trace", tid]).says("retried by hand").says("  done");
     failed(&url, 1);
     shop.shutdown().await;
 }
@@ -317,6 +319,11 @@ async fn a_failed_job_is_edited_and_the_original_is_kept() {
     printer.has_printed(1).await;
     assert_eq!(printer.printed().into_keys().collect::<Vec<_>>(), [8]);
     edit(&["--set", "order=9", "--yes"]).failed(1, "no failed job has the id");
+    let tid = original.tid.to_string();
+    until(&url, &["trace", &tid, "--json"], |ran| {
+        ran.out.contains(done["new_id"].as_str().unwrap()).then_some(())
+    });
+    ponos(&url, &["trace", &tid]).says("edited by hand");
 
     let kept = jobs.show_discarded(parsed).await.unwrap().unwrap();
     assert_eq!((&kept.body, &kept.report), (&original.body, &original.report));
@@ -383,6 +390,12 @@ async fn what_is_discarded_is_kept_with_who_and_why_and_restored_as_it_was() {
         .says("bad producer");
     ponos(&url, &["failed", "show", &all[0], "--discarded"]).ok().says("because      bad producer");
     ponos(&url, &["failed", "retry", &all[0], "--yes"]).failed(1, "no failed job has the id");
+
+    let tid = list["groups"][0]["jobs"][0]["tid"].as_str().unwrap();
+    ponos(&url, &["trace", tid])
+        .says("discarded by hand")
+        .says(": bad producer")
+        .never_says("shop.discarded");
 
     ponos(&url, &["failed", "restore", "--op", "op-nobody"])
         .failed(1, "no discarded job is of the operation");
