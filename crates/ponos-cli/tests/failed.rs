@@ -409,6 +409,28 @@ async fn what_is_discarded_is_kept_with_who_and_why_and_restored_as_it_was() {
     shop.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn discarded_jobs_are_kept_for_thirty_days() {
+    let (_dir, url) = place();
+    let printer = Printer::burning("no");
+    let shop = shop(&url, &printer).await;
+    publish(&url, 0..3).await;
+    printer.has_failed(3).await;
+    let all = ids(&failed(&url, 3));
+    let (broker, jobs) = jobs_of(&url).await;
+    for (id, days) in [(&all[0], 31), (&all[1], 29)] {
+        let mut operation = ponos::Operation::begun_by("somebody");
+        let before = operation.at.as_millis() - days * 24 * 3_600_000;
+        operation.at = ponos::core::id::Timestamp::from_millis(before);
+        jobs.discard_many(vec![id.parse().unwrap()], "old", ponos::Bulk::new(operation)).await.unwrap();
+    }
+    ponos(&url, &["failed", "discard", &all[2], "--reason", "new", "--yes"]).ok();
+    let kept = ids(&ponos(&url, &["failed", "list", "--discarded", "--json"]).ok().json());
+    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>(), all[1..].iter().cloned().collect());
+    broker.close().await.unwrap();
+    shop.shutdown().await;
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_a_bar_on_a_terminal_and_lines_in_a_pipe() {
