@@ -12,7 +12,7 @@ use crate::amount;
 use crate::broker::Session;
 use crate::error::CliError;
 use crate::output::{Output, Tone};
-use crate::{json, text};
+use crate::{amount, json, text};
 
 /// How much of the reason is kept, in bytes.
 const MAX_REASON: usize = 500;

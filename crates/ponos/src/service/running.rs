@@ -318,7 +318,7 @@ fn launch<A: App>(
             limiter: Arc::clone(&limiters[&share]),
             own_limiter: own,
             queue: queue.queue.clone(),
-            vitals: Vitals::new(queue.queue.clone(), queue.policy.prefetch),
+            vitals: Vitals::new(queue.queue.clone(), queue.policy.held(queue.policy.rate)),
             policy: queue.policy,
             run: queue.run,
             recover: queue.recover,

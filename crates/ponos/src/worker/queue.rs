@@ -51,6 +51,8 @@ pub(crate) struct QueueSpec {
     pub(crate) limiter: Arc<Limiter>,
     /// Its own beside a shared one, for orders.
     pub(crate) own_limiter: Option<Arc<Limiter>>,
+    /// What is told of it while it works.
+    pub(crate) vitals: Arc<Vitals>,
 }
 
 impl QueueSpec {
