@@ -102,6 +102,25 @@ impl Output {
         }
     }
 
+    /// Writes a line for people who watch, where there is a terminal: what is piped does not hold it.
+    pub(crate) fn hint(&mut self, text: &str) {
+        if self.terminal {
+            self.line(text);
+        }
+    }
+
+    /// Shows a picture; on a terminal, `again` puts it where the last one was.
+    pub(crate) fn redraw(&mut self, picture: &str, again: bool) {
+        match (self.terminal, again) {
+            // Home, and clear what is below.
+            (true, _) => self.write("\x1b[H\x1b[J"),
+            (false, true) => self.write("\n"),
+            (false, false) => {}
+        }
+        self.write(picture);
+        self.flush();
+    }
+
     /// Gives a text a tone, where colours may be used.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         paint(self.color, tone, text)

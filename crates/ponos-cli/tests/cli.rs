@@ -241,6 +241,16 @@ fn what_is_no_command_is_a_usage_error_with_a_way_out() {
         (&["failed", "discard", "--all"], "--reason"),
         (&["trace", "@first"], "is no transaction"),
         (&["pause", TASK], "--reason"),
+        (&["pause", TASK, "--reason", " "], "the reason is empty"),
+        (&["pause", TASK, "--reason", "r", "--for", "soon"], "`30m`"),
+        (&["rate", "set", TASK, "5", "--reason", "r"], "`5/s`"),
+        (&["rate", "set", TASK, "0/s", "--reason", "r"], "`ponos pause`"),
+        (&["rate", "set", TASK, "5/s"], "--reason"),
+        (&["rate", "set", "smtp", "5/s", "--reason", "r"], "whose dependency is `smtp`?"),
+        (&["rate", "set", TASK, "5/s", "--app", "web", "--reason", "r"], "is not one of `web`"),
+        (&["rate", "reset", "Smtp", "--app", "web"], "neither a queue nor a dependency"),
+        (&["circuit", "open", "smtp", "--app", "shop"], "--reason"),
+        (&["circuit", "open", "shop.failed", "--reason", "r"], "cannot be cut off"),
         (&["queus"], "unrecognized subcommand 'queus'"),
     ] {
         let ran = place.ponos(args);
@@ -284,6 +294,9 @@ fn a_file_that_is_not_there_is_an_error_and_is_not_created() {
         &["trace", "@last"],
         &["pause", TASK, "--reason", "r"],
         &["resume", TASK],
+        &["rate", "set", TASK, "5/s", "--reason", "r"],
+        &["circuit", "reset", "smtp", "--app", "shop"],
+        &["orders"],
         &["publish", "user.created", "{}"],
     ] {
         place.ponos(args).failed(3, "no broker there: the file `ponos.db` does not exist");
@@ -474,6 +487,71 @@ async fn a_pause_reaches_a_service_at_work_and_its_end_too() {
         .failed(1, "there is no queue `shop.parcel.burn`");
     place.ponos(&["resume", "web.parcel.burn"]).failed(1, "no application `web`");
     place.ponos(&["pause", "shop.failed", "--reason", "r"]).failed(2, "cannot be paused");
+    shop.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_and_a_circuit_reach_a_service_at_work_and_are_listed() {
+    let place = Place::new();
+    let shop = place.shop(&Printer::default()).await;
+    let queues = ["queues", "--app", "shop", "--json"];
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 1).then_some(()));
+    assert_eq!(place.ponos(&["orders"]).ok().out, "no orders stand\n");
+    let set = ["rate", "set", TASK, "2/h", "--reason", &format!("slowly {EVIL}"), "--for", "2h"];
+    let ran = place.ponos(&set);
+    ran.ok()
+        .is_harmless()
+        .says("limited shop.parcel.send to 2/h, all instances together: 1 consumer follows");
+    ran.says("it ends by itself at ").says("before: ponos rate reset shop.parcel.send");
+    let open = ["circuit", "open", "printer", "--app", "shop", "--reason", "no paper", "--json"];
+    let opened = place.ponos(&open).ok().json();
+    assert_eq!(
+        (&opened["order"]["dependency"], &opened["order"]["kind"], &opened["consumers"], &opened["replaced"]),
+        (&"printer".into(), &"circuit_open".into(), &Value::Null, &Value::Null)
+    );
+    let orders = place.ponos(&["orders", "--app", "shop", "--json"]).ok().json();
+    let orders = orders["orders"].as_array().unwrap();
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    assert_eq!((&orders[0]["queue"], &orders[0]["rate"]["period_ms"]), (&TASK.into(), &3_600_000.into()));
+    assert_eq!(orders[0]["until"].as_u64().unwrap() - orders[0]["at"].as_u64().unwrap(), 7_200_000);
+    assert_eq!((&orders[1]["dependency"], &orders[1]["reason"]), (&"printer".into(), &"no paper".into()));
+    let ran = place.ponos(&["orders"]);
+    ran.ok()
+        .is_harmless()
+        .says("printer of shop   circuit held open")
+        .says("limited to 2/h")
+        .says("for another 1h, by ");
+    let ran = place.ponos(&["queues"]);
+    ran.ok().is_harmless().says("  limited to 2/h by ").says("printer of shop: circuit held open by ");
+    assert_eq!(place.ponos(&["queues", "--json"]).ok().json()["orders"].as_array().unwrap().len(), 2);
+    place
+        .ponos(&["circuit", "reset", "printer", "--app", "shop"])
+        .ok()
+        .says("where it is open it lets one job through");
+    place
+        .ponos(&["circuit", "resume", "printer", "--app", "shop"])
+        .ok()
+        .says("resumed circuit printer of shop, which was opened by ");
+    let again = place.ponos(&["circuit", "resume", "printer", "--app", "shop"]);
+    assert_eq!(again.ok().out, "circuit printer of shop was not held open by order\n");
+
+    // The circuit of a queue alone, by its name.
+    place.ponos(&["circuit", "open", TASK, "--reason", "r"]).ok().says("1 consumer stops within a second");
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 0).then_some(()));
+    place.ponos(&["circuit", "resume", TASK]).ok();
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 1).then_some(()));
+    // The limit holds meanwhile: one starts, the other waits.
+    let tids: Vec<_> = (0..2)
+        .map(|_| place.ponos(&["publish", TASK, "{\"order\":7}", "--json"]).ok().json()["tid"].to_string())
+        .collect();
+    let tids: Vec<_> = tids.iter().map(|tid| tid.trim_matches('"')).collect();
+    let done = |tid: &str| place.ponos(&["trace", tid, "--json"]).json()["outcome"] == "done";
+    place.until(&queues, |_| tids.iter().any(|tid| done(tid)).then_some(()));
+    assert!(!tids.iter().all(|tid| done(tid)), "two an hour");
+    place.ponos(&["rate", "reset", TASK]).ok().says("which was limited by ");
+    tids.iter().for_each(|tid| place.until_done(tid));
+    assert_eq!(place.ponos(&["orders"]).ok().out, "no orders stand\n");
+    place.ponos(&["rate", "reset", "printer", "--app", "nobody"]).failed(1, "no application `nobody`");
     shop.shutdown().await;
 }
 

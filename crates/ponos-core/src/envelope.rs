@@ -208,6 +208,9 @@ pub enum ErrorClass {
     Lost,
     /// Later, without spending an attempt.
     Snooze,
+    /// In a way that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ErrorClass {
@@ -222,6 +225,7 @@ impl ErrorClass {
             Self::Undecodable => "undecodable",
             Self::Lost => "lost",
             Self::Snooze => "snooze",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -260,6 +264,11 @@ pub enum GaveUpReason {
     Undecodable,
     /// The job killed its process each time that it ran alone.
     Poison,
+    /// Too many messages lie between the job and the start of its chain.
+    HopLimit,
+    /// For a reason that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl GaveUpReason {
@@ -272,6 +281,8 @@ impl GaveUpReason {
             Self::TooOld => "too_old",
             Self::Undecodable => "undecodable",
             Self::Poison => "poison",
+            Self::HopLimit => "hop_limit",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -486,6 +497,21 @@ mod tests {
             &format!("{good}-00"),
         ] {
             assert_eq!(TraceContext::parse(bad, None), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_report_of_a_later_version_keeps_what_is_known() {
+        let report = r#"{"queue":"a.b.do","reason":"eaten","error":"by a grue","attempts":3,"recovery":"none","at":1,
+            "fingerprint":"f","history":[{"at":1,"ms":2,"class":"eaten"}]}"#;
+        let report: Report = serde_json::from_str(report).unwrap();
+        assert_eq!(
+            (report.gave_up.reason, report.gave_up.error.as_str()),
+            (GaveUpReason::Unknown, "by a grue")
+        );
+        assert_eq!(report.history[0].class, ErrorClass::Unknown);
+        for reason in [GaveUpReason::HopLimit, GaveUpReason::Unknown, GaveUpReason::TooOld] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
     }
 

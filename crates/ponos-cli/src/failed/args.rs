@@ -7,7 +7,7 @@ use std::time::Duration;
 use ponos::core::name::AppName;
 use ponos::{MessageId, Rate};
 
-use crate::text;
+use crate::amount;
 
 /// The fewest digits that name a group.
 const SHORTEST_GROUP: usize = 4;
@@ -46,7 +46,7 @@ pub(super) struct Filter {
     pub(super) name: Option<String>,
 
     /// Only what failed within this time, such as 1h
-    #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
     pub(super) since: Option<Duration>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct RetryArgs {
     pub(super) filter: Filter,
 
     /// Not faster than this, such as 10/s or 100/min [default: as fast as the broker takes them]
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    #[arg(long, value_name = "RATE", value_parser = amount::rate)]
     pub(super) rate: Option<Rate>,
 
     /// Waits while the circuit in front of a job's queue is open
@@ -147,7 +147,7 @@ pub(super) struct RetryArgs {
     pub(super) skip_duplicates: bool,
 
     /// Then looks for so long at what becomes of them, at most
-    #[arg(long, value_name = "DURATION", value_parser = text::parse_duration, num_args = 0..=1,
+    #[arg(long, value_name = "DURATION", value_parser = amount::duration, num_args = 0..=1,
         require_equals = true, default_missing_value = "30s")]
     pub(super) wait: Option<Duration>,
 
@@ -282,37 +282,16 @@ impl FromStr for Selector {
     }
 }
 
-/// `10/s`, `100/min`, `1000/h`.
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    const HOW: &str = "write a whole number per s, min or h, such as `10/s`";
-    let (count, unit) = text.split_once('/').ok_or(HOW)?;
-    let period = match unit.trim() {
-        "s" | "sec" => Duration::from_secs(1),
-        "m" | "min" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        _ => return Err(HOW.to_owned()),
-    };
-    let count: u32 = count.trim().parse().map_err(|_| HOW)?;
-    if count == 0 {
-        return Err("a rate of 0 would never begin".to_owned());
-    }
-    Ok(Rate::new(count, period))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn selectors_and_rates_are_what_people_type() {
+    fn selectors_are_what_people_type() {
         assert_eq!("A41c9f22".parse(), Ok(Selector::Group("a41c9f22".into())));
         assert!(matches!("0198f3c2-7d41-7a06-9c1e-5b0f4e2a9d17".parse(), Ok(Selector::Job(_))));
         for text in ["", "a41", "xyzw", "--all", "a41c9f22a41c9f22a"] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
-        }
-        assert_eq!(parse_rate("100/min"), Ok(Rate::new(100, Duration::from_secs(60))));
-        for text in ["", "10", "0/s", "10/y", "-1/s", "1.5/s"] {
-            assert!(parse_rate(text).is_err(), "{text}");
         }
     }
 }

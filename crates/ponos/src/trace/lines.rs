@@ -315,7 +315,8 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// A duration in two or three digits: `0.4ms`, `184ms`, `5.0s`, `2m 41s`, `1h 02m`, `3d 04h`.
-pub(super) fn duration(time: Duration) -> String {
+#[must_use]
+pub fn duration(time: Duration) -> String {
     let secs = time.as_secs();
     match secs {
         0 if time.is_zero() => "0ms".to_owned(),
