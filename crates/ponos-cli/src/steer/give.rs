@@ -8,7 +8,6 @@ use ponos::core::name::{AppName, QueueName};
 use serde::Serialize;
 
 use super::target;
-use crate::amount;
 use crate::broker::Session;
 use crate::error::CliError;
 use crate::output::{Output, Tone};

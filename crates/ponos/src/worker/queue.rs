@@ -45,8 +45,6 @@ pub(crate) struct QueueSpec {
     pub(crate) recover: Option<BoundRecoverFn>,
     /// The circuit that it listens through, and its place in it.
     pub(crate) circuit: Option<(Arc<Circuit>, usize)>,
-    /// What is told of it while it works.
-    pub(crate) vitals: Arc<Vitals>,
     /// The limit that it shares with who depends on the same thing, or its own.
     pub(crate) limiter: Arc<Limiter>,
     /// Its own beside a shared one, for orders.
