@@ -129,12 +129,9 @@ async fn groups_are_named_by_their_digits_and_filtered() {
     ran.ok().says("GROUP     COUNT  FIRST").says("VERSION  QUEUE\n").says(&format!("{}      5  ", digits(0)));
     ran.says(&format!("… 2 more: ponos failed show {} --last 5", digits(0)))
         .says("6 failed jobs in 2 groups");
-    for (args, total) in [
-        (&["--name", "shop.*"][..], 6),
-        (&["--name", "*.email.*"], 0),
-        (&["--since", "1h"], 6),
-        (&["--since", "0s"], 0),
-    ] {
+    for (args, total) in
+        [(&["--name", "shop.*"][..], 6), (&["--name", "*.email.*"], 0), (&["--since", "1h"], 6)]
+    {
         let ran = ponos(&url, &[&["failed", "list", "--json"], args].concat());
         assert_eq!(ran.ok().json()["total"], total, "{args:?}");
     }
