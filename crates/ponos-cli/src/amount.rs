@@ -28,7 +28,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// When it is another text, or lets nothing through.
-#[cfg_attr(not(test), expect(dead_code, reason = "rates of orders follow"))]
+
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let form = || "write so many starts per time: `5/s`, `100/min`, `20/h` or `5/10s`".to_owned();
     let (count, period) = text.split_once('/').ok_or_else(form)?;
@@ -54,7 +54,7 @@ fn unit_seconds(unit: &str) -> Option<u64> {
 }
 
 /// A rate as [`rate`] reads it.
-#[cfg_attr(not(test), expect(dead_code, reason = "rates of orders follow"))]
+
 pub(crate) fn show_rate(rate: Rate) -> String {
     let (count, seconds) = (rate.count(), rate.period().as_secs());
     match seconds {

@@ -25,6 +25,7 @@ mod tail;
 mod text;
 mod topology;
 mod trace;
+mod view;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +45,7 @@ Exit codes:
   1  there were findings, something was not found, or the broker refused
   2  the command was not understood
   3  the broker cannot be reached or used
+  4  nothing was done: it needs --yes
 
 Colours appear on a terminal only, and not with NO_COLOR.";
 
@@ -84,12 +86,15 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
-    /// Lists, shows, retries and discards jobs that failed
+    /// Lists, shows, retries, edits, discards and restores jobs that failed
     #[command(after_help = EXIT_CODES)]
     Failed(failed::FailedArgs),
     /// Shows what became of a transaction, as a tree
     #[command(after_help = EXIT_CODES)]
     Trace(trace::TraceArgs),
+    /// Shows where two transactions part
+    #[command(after_help = EXIT_CODES)]
+    Diff(trace::DiffArgs),
     /// Shows what happens, as it happens
     #[command(after_help = EXIT_CODES)]
     Tail(tail::TailArgs),
@@ -100,12 +105,21 @@ enum Verb {
     Completions(completions::CompletionsArgs),
     /// Prints the manual
     Man(completions::ManArgs),
-    /// Pauses a queue, in every instance, until it is resumed
+    /// Pauses a queue, in every instance, for a time or until it is resumed
     #[command(after_help = EXIT_CODES)]
     Pause(steer::PauseArgs),
     /// Ends a pause
     #[command(after_help = EXIT_CODES)]
     Resume(steer::ResumeArgs),
+    /// Limits how fast jobs start, all instances together, for a time or until it is reset
+    #[command(after_help = EXIT_CODES)]
+    Rate(steer::RateArgs),
+    /// Holds a circuit open, or lets a job through one that is open
+    #[command(after_help = EXIT_CODES)]
+    Circuit(steer::CircuitArgs),
+    /// Lists the standing orders: who gave them, why, and until when
+    #[command(after_help = EXIT_CODES)]
+    Orders(steer::OrdersArgs),
 }
 
 fn main() -> ExitCode {
@@ -157,10 +171,14 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Queues(args) => queues::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Diff(args) => trace::diff(args, url, out).await,
             Verb::Tail(args) => tail::run(args, url, out).await,
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
+            Verb::Rate(args) => steer::rate(args, url, out).await,
+            Verb::Circuit(args) => steer::circuit(args, url, out).await,
+            Verb::Orders(args) => steer::orders(args, url, out).await,
             Verb::Names(_)
             | Verb::Check(_)
             | Verb::Map(_)

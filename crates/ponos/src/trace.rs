@@ -35,7 +35,7 @@ mod tests;
 
 pub use self::balance::Balance;
 pub use self::cascade::{Cascade, CascadeOutcome, Job, Jobs, Kind, Node, Nodes, Origin, Tally};
-pub use self::diff::{Diff, Difference};
+pub use self::diff::{Diff, Difference, Side};
 pub use self::job::JobState;
 pub use self::lines::duration;
 pub use self::surroundings::{Gap, Hold, InFlight, Listener, Surroundings};

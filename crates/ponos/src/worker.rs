@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) hooks: Hooks,
     pub(crate) errored_events: ErroredEvents,
+    /// How many messages may lie between a job that runs and the start of its chain.
+    pub(crate) hop_limit: u32,
     pub(crate) solo: Solo,
     pub(crate) limit_store: LimitStore,
 }

@@ -32,6 +32,8 @@ mod messages;
 mod mixed_fleet;
 #[path = "node_kills.rs"]
 mod node_kills;
+#[path = "orders.rs"]
+mod orders;
 #[path = "peer.rs"]
 mod peer;
 #[path = "poison.rs"]
