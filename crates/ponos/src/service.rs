@@ -51,6 +51,9 @@ pub struct Service<A: App> {
     errored_events: ErroredEvents,
     /// Whether records are kept.
     lifecycle: bool,
+    /// What it shows of itself.
+    #[cfg(feature = "metrics")]
+    observe: Option<crate::metrics::Observe>,
     #[cfg(feature = "reqwest")]
     http: crate::http::HttpOptions,
     #[cfg(feature = "redis")]
@@ -159,6 +162,8 @@ impl<A: App> Service<A> {
             hooks: Hooks::default(),
             errored_events: ErroredEvents::Off,
             lifecycle: true,
+            #[cfg(feature = "metrics")]
+            observe: None,
             #[cfg(feature = "reqwest")]
             http: crate::http::HttpOptions::default(),
             #[cfg(feature = "redis")]
@@ -282,6 +287,16 @@ impl<A: App> Service<A> {
         self
     }
 
+    /// Serves metrics and health, from the start until the shutdown has ended. Default: off.
+    ///
+    /// `PONOS_METRICS_ADDR` in the environment switches it on for every service of a process, says where, or switches it
+    /// off: it goes before what is said here.
+    #[cfg(feature = "metrics")]
+    pub fn observe(mut self, observe: crate::metrics::Observe) -> Self {
+        self.observe = Some(observe);
+        self
+    }
+
     /// The options of `cx.http()`: which hosts may see the transaction id.
     #[cfg(feature = "reqwest")]
     pub fn http(mut self, options: crate::http::HttpOptions) -> Self {
@@ -388,13 +403,19 @@ impl<A: App> Service<A> {
     ///
     /// # Errors
     ///
-    /// When the definition has a problem (all of them are named), or the broker cannot be used.
+    /// When the definition has a problem (all of them are named), metrics cannot be served where they should, or the broker
+    /// cannot be used.
     pub async fn start(
-        self,
+        #[cfg_attr(not(feature = "metrics"), expect(unused_mut, reason = "nothing is observed"))] mut self,
         state: A::State,
         broker: impl Into<crate::Broker>,
     ) -> Result<Running<A>, StartError> {
         let npm = NpmFallbacks::from_env(|name| std::env::var(name).ok());
+        #[cfg(feature = "metrics")]
+        {
+            let addr = std::env::var(crate::metrics::METRICS_ADDR_VARIABLE).ok();
+            self.observe = crate::metrics::Observe::or_env(self.observe, addr);
+        }
         start(self, state, broker.into(), Clock::real(), npm).await
     }
 }

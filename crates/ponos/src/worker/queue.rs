@@ -199,7 +199,8 @@ impl QueueWorker {
             }
             let want = if off { 0 } else { self.want(mode) };
             let up = self.intake.is_some();
-            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused);
+            let resting = off && control == Control::default();
+            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused, resting);
             let timer = wake.map(|moment| self.shared.local.clock.sleep_until(moment));
             tokio::select! {
                 biased;
@@ -529,6 +530,7 @@ impl Drop for QueueWorker {
     /// The service was dropped without a shutdown: what runs is cut off, and returns to the queue by itself.
     fn drop(&mut self) {
         self.abort();
+        self.spec.vitals.ended();
     }
 }
 

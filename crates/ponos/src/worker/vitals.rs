@@ -19,6 +19,8 @@ pub(crate) struct Vitals {
     prefetch: AtomicU32,
     up: AtomicBool,
     paused: AtomicBool,
+    /// Whether it takes nothing because its circuit is open or its rate limit's next token is far away.
+    resting: AtomicBool,
     /// Milliseconds since the epoch; 0 for never.
     last_delivery: AtomicU64,
     /// What runs, by slot. Held for one write or one copy.
@@ -34,6 +36,7 @@ impl Vitals {
             prefetch: AtomicU32::new(prefetch),
             up: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             last_delivery: AtomicU64::new(0),
             flights: Mutex::default(),
         })
@@ -44,11 +47,23 @@ impl Vitals {
     }
 
     /// The worker's view of itself, once a turn.
-    pub(crate) fn update(&self, running: usize, buffered: usize, up: bool, paused: bool) {
+    pub(crate) fn update(&self, running: usize, buffered: usize, up: bool, paused: bool, resting: bool) {
         self.running.store(u32::try_from(running).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.buffered.store(u32::try_from(buffered).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.up.store(up, Ordering::Relaxed);
         self.paused.store(paused, Ordering::Relaxed);
+        self.resting.store(resting, Ordering::Relaxed);
+    }
+
+    /// The worker has gone, in order or not: nobody listens any more.
+    pub(crate) fn ended(&self) {
+        self.up.store(false, Ordering::Relaxed);
+        self.resting.store(false, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn delivered(&self, at: Timestamp) {
