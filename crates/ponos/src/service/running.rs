@@ -338,7 +338,9 @@ fn launch<A: App>(
     let local = if service.lifecycle { local.telling(&*broker) } else { local };
     #[cfg(feature = "metrics")]
     let meter = service.observe.as_ref().map(|observe| {
-        Arc::new(observe.meter(&manifest, broker.name(), |queue| limit_of(&service, &queues, queue)))
+        Arc::new(
+            observe.meter(&manifest, broker.name(), |queue| limit_of(&service.dependencies, &queues, queue)),
+        )
     });
     #[cfg(feature = "metrics")]
     let local = match &meter {
@@ -417,10 +419,14 @@ fn launch<A: App>(
 
 /// What the rate limit of a queue is called, if it is under one.
 #[cfg(feature = "metrics")]
-fn limit_of<A: App>(service: &Service<A>, queues: &[Queue], queue: &QueueName) -> Option<String> {
+fn limit_of<A: App>(
+    dependencies: &BTreeMap<String, DependencyPolicy<A>>,
+    queues: &[Queue],
+    queue: &QueueName,
+) -> Option<String> {
     let queue = queues.iter().find(|other| other.queue == *queue)?;
     let key = share_key(queue);
-    let shared = service.dependencies.get(&key).and_then(|dependency| dependency.rate);
+    let shared = dependencies.get(&key).and_then(|dependency| dependency.rate);
     shared.or(queue.policy.rate).map(|_| key)
 }
 
