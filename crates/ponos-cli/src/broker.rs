@@ -1,6 +1,6 @@
 //! The broker that a verb talks to: found, opened, asked within deadlines, closed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +42,20 @@ pub(crate) fn is_rabbitmq(url: &str) -> bool {
     matches!(url.split_once(':'), Some(("amqp" | "amqps", _)))
 }
 
+/// Where a broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A file of the embedded one.
+    File(PathBuf),
+    /// A server, by its name without credentials.
+    Server(String),
+}
+
 /// An open broker.
 #[derive(Debug)]
 pub(crate) struct Session {
     broker: Arc<dyn Broker>,
+    place: Place,
     is_rabbitmq: bool,
 }
 
@@ -72,9 +82,15 @@ impl Session {
                     "use `--broker sqlite:FILE`, for the services too",
                 ));
             }
-            // As `ponos::Broker::from_url` reads it.
-            Some(("sqlite", rest)) => must_be_there(Path::new(rest.strip_prefix("//").unwrap_or(rest)))?,
             _ => {}
+        }
+        let file = match url.split_once(':') {
+            // As `ponos::Broker::from_url` reads it.
+            Some(("sqlite", rest)) => Some(PathBuf::from(rest.strip_prefix("//").unwrap_or(rest))),
+            _ => None,
+        };
+        if let Some(file) = &file {
+            must_be_there(file)?;
         }
         let is_rabbitmq = is_rabbitmq(url);
         let slow = if is_rabbitmq { UNREACHABLE } else { LOCKED };
@@ -85,7 +101,16 @@ impl Session {
             }
             _ => error.into(),
         })?;
-        Ok(Self { broker, is_rabbitmq })
+        let place = match file {
+            Some(file) => Place::File(file.canonicalize().unwrap_or(file)),
+            None => Place::Server(broker.name().to_owned()),
+        };
+        Ok(Self { broker, place, is_rabbitmq })
+    }
+
+    /// Where the broker is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Whether it is RabbitMQ, which tells less of itself.

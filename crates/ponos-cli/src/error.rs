@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The broker cannot be reached or used.
     Broker = 3,
+    /// Nothing was done: it needs a confirmation.
+    Confirm = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -51,6 +53,11 @@ impl CliError {
     /// The broker cannot be reached or used.
     pub(crate) fn broker(problem: impl Into<String>, help: impl Into<String>) -> Self {
         Self { exit: Exit::Broker, problem: problem.into(), help: help.into() }
+    }
+
+    /// What would be done was said, and is done with `--yes` only.
+    pub(crate) fn unconfirmed(problem: impl Into<String>) -> Self {
+        Self { exit: Exit::Confirm, problem: problem.into(), help: "say --yes to do it".to_owned() }
     }
 
     /// Says it on the error output.

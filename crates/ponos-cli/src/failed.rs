@@ -1,92 +1,41 @@
-//! `ponos failed`: jobs that gave up, looked at without consuming them, put back or put away.
+//! `ponos failed`: jobs that gave up, looked at without consuming them, put back, corrected or put away.
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `args` | the options |
 //! | `store` | which applications have failed jobs, and reading them page by page |
+//! | `select` | from ids, groups and filters to jobs |
 //! | `list` | all of them, the alike ones together |
-//! | `show` | one with everything that is known |
-//! | `settle` | retry and discard |
+//! | `show` | some with everything that is known |
+//! | `retry` | back into their queues, and what becomes of them |
+//! | `settle` | discard and restore |
+//! | `edit` | a corrected copy of one |
+//! | `operation` | one operation on many jobs: its plan, its progress, its end |
+//! | `records` | what records tell of jobs that were put back |
+//! | `tree`, `diff`, `shape` | bodies: their order and digits kept, secrets masked; what changed; whether a manifest allows it |
 
+mod args;
+mod diff;
+mod edit;
 mod list;
+mod operation;
+mod records;
+mod retry;
+mod select;
 mod settle;
+mod shape;
 mod show;
 mod store;
+mod tree;
 
-use ponos::MessageId;
-use ponos::core::name::AppName;
+pub(crate) use args::FailedArgs;
 
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 
+use self::args::FailedVerb;
 use self::settle::Action;
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct FailedArgs {
-    #[command(subcommand)]
-    verb: FailedVerb,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum FailedVerb {
-    /// Lists the failed jobs, those that failed alike together
-    List(ListArgs),
-    /// Shows one failed job: why it failed, its attempts, its headers and its body
-    Show(ShowArgs),
-    /// Puts failed jobs back into their queues, with all their attempts before them
-    Retry(SettleArgs),
-    /// Puts failed jobs away, into `{app}.discarded`
-    Discard(SettleArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Of this application only [default: all that have some]
-    #[arg(long, value_name = "NAME")]
-    app: Option<AppName>,
-
-    /// Prints one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct ShowArgs {
-    /// The job's id, as `list` prints it
-    #[arg(value_name = "ID")]
-    id: MessageId,
-
-    /// Of this application only [default: all that have some]
-    #[arg(long, value_name = "NAME")]
-    app: Option<AppName>,
-
-    /// Prints one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct SettleArgs {
-    /// The jobs' ids, as `list` prints them
-    #[arg(value_name = "ID", required_unless_present = "all")]
-    ids: Vec<MessageId>,
-
-    /// All failed jobs; without --yes it is only said what would be done
-    #[arg(long, conflicts_with = "ids")]
-    all: bool,
-
-    /// Does it
-    #[arg(long)]
-    yes: bool,
-
-    /// Of this application only [default: all that have some]
-    #[arg(long, value_name = "NAME")]
-    app: Option<AppName>,
-
-    /// Prints one JSON object
-    #[arg(long)]
-    json: bool,
-}
 
 /// Runs one of the verbs.
 ///
@@ -98,8 +47,10 @@ pub(crate) async fn run(args: FailedArgs, url: Option<&str>, out: &mut Output) -
     let done = match args.verb {
         FailedVerb::List(args) => list::run(args, &session, out).await,
         FailedVerb::Show(args) => show::run(args, &session, out).await,
-        FailedVerb::Retry(args) => settle::run(Action::Retry, args, &session, out).await,
-        FailedVerb::Discard(args) => settle::run(Action::Discard, args, &session, out).await,
+        FailedVerb::Retry(args) => retry::run(args, &session, out).await,
+        FailedVerb::Edit(args) => edit::run(args, &session, out).await,
+        FailedVerb::Discard(args) => settle::run(Action::Discard(args), &session, out).await,
+        FailedVerb::Restore(args) => settle::run(Action::Restore(args), &session, out).await,
     };
     session.close().await;
     done

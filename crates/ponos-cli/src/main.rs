@@ -3,7 +3,9 @@
 //! A thin program over the library `ponos`: this file reads the command and ends with the exit code; each verb has a
 //! file of its own; `output` is the only way out, `error` the only way to fail.
 
+mod amount;
 mod broker;
+mod completions;
 mod demo;
 mod error;
 mod failed;
@@ -13,9 +15,11 @@ mod output;
 mod publish;
 mod queues;
 mod steer;
+mod tail;
 mod text;
 mod topology;
 mod trace;
+mod view;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +39,7 @@ Exit codes:
   1  there were findings, something was not found, or the broker refused
   2  the command was not understood
   3  the broker cannot be reached or used
+  4  nothing was done: it needs --yes
 
 Colours appear on a terminal only, and not with NO_COLOR.";
 
@@ -63,21 +68,40 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
-    /// Lists, shows, retries and discards jobs that failed
+    /// Lists, shows, retries, edits, discards and restores jobs that failed
     #[command(after_help = EXIT_CODES)]
     Failed(failed::FailedArgs),
     /// Shows what became of a transaction, as a tree
     #[command(after_help = EXIT_CODES)]
     Trace(trace::TraceArgs),
+    /// Shows where two transactions part
+    #[command(after_help = EXIT_CODES)]
+    Diff(trace::DiffArgs),
+    /// Shows what happens, as it happens
+    #[command(after_help = EXIT_CODES)]
+    Tail(tail::TailArgs),
     /// Shows and changes what exists on RabbitMQ for applications, by their manifests
     #[command(after_help = EXIT_CODES)]
     Topology(topology::TopologyArgs),
-    /// Pauses a queue, in every instance, until it is resumed
+    /// Prints a script that completes these commands in a shell
+    Completions(completions::CompletionsArgs),
+    /// Prints the manual
+    Man(completions::ManArgs),
+    /// Pauses a queue, in every instance, for a time or until it is resumed
     #[command(after_help = EXIT_CODES)]
     Pause(steer::PauseArgs),
     /// Ends a pause
     #[command(after_help = EXIT_CODES)]
     Resume(steer::ResumeArgs),
+    /// Limits how fast jobs start, all instances together, for a time or until it is reset
+    #[command(after_help = EXIT_CODES)]
+    Rate(steer::RateArgs),
+    /// Holds a circuit open, or lets a job through one that is open
+    #[command(after_help = EXIT_CODES)]
+    Circuit(steer::CircuitArgs),
+    /// Lists the standing orders: who gave them, why, and until when
+    #[command(after_help = EXIT_CODES)]
+    Orders(steer::OrdersArgs),
 }
 
 fn main() -> ExitCode {
@@ -111,6 +135,8 @@ fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
+        Verb::Completions(args) => return Ok(completions::run(args, out)),
+        Verb::Man(args) => return completions::man(args, out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -123,10 +149,17 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Queues(args) => queues::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
+            Verb::Diff(args) => trace::diff(args, url, out).await,
+            Verb::Tail(args) => tail::run(args, url, out).await,
             Verb::Topology(args) => topology::run(args, url, out).await,
             Verb::Pause(args) => steer::pause(args, url, out).await,
             Verb::Resume(args) => steer::resume(args, url, out).await,
-            Verb::Names(_) | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
+            Verb::Rate(args) => steer::rate(args, url, out).await,
+            Verb::Circuit(args) => steer::circuit(args, url, out).await,
+            Verb::Orders(args) => steer::orders(args, url, out).await,
+            Verb::Names(_) | Verb::Demo(_) | Verb::Completions(_) | Verb::Man(_) => {
+                unreachable!("they need no broker and ran above")
+            }
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.

@@ -66,6 +66,11 @@ impl Output {
         self.color
     }
 
+    /// Whether somebody watches, so that a line may be written over.
+    pub(crate) const fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// The columns of the terminal; a fixed number where there is none, so that piped text does not depend on it.
     pub(crate) fn width(&self) -> usize {
         if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()) {
@@ -95,6 +100,25 @@ impl Output {
         if self.terminal {
             self.flush();
         }
+    }
+
+    /// Writes a line for people who watch, where there is a terminal: what is piped does not hold it.
+    pub(crate) fn hint(&mut self, text: &str) {
+        if self.terminal {
+            self.line(text);
+        }
+    }
+
+    /// Shows a picture; on a terminal, `again` puts it where the last one was.
+    pub(crate) fn redraw(&mut self, picture: &str, again: bool) {
+        match (self.terminal, again) {
+            // Home, and clear what is below.
+            (true, _) => self.write("\x1b[H\x1b[J"),
+            (false, true) => self.write("\n"),
+            (false, false) => {}
+        }
+        self.write(picture);
+        self.flush();
     }
 
     /// Gives a text a tone, where colours may be used.

@@ -1,9 +1,11 @@
 //! `ponos publish`: an event or a task by hand.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use ponos::core::body::MAX_BODY;
 use ponos::core::name::{AppName, EventName, TaskName};
+use ponos::trace::CascadeOutcome;
 use ponos::{MessageId, RawPublisher, Receipt, Tid};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -12,7 +14,9 @@ use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::names::{Fits, Kind};
 use crate::output::{Output, Tone};
-use crate::{json, text};
+use crate::trace::{self, Watched};
+use crate::view::View;
+use crate::{amount, json, text};
 
 /// In whose name events are emitted unless it is said.
 const DEFAULT_APP: &str = "cli";
@@ -38,6 +42,14 @@ pub(crate) struct PublishArgs {
     /// What the name names, where it could name both or its verb is `unchecked`
     #[arg(long)]
     kind: Option<Kind>,
+
+    /// Shows what it sets off until everything has ended; exit code 1 if a job fails or has not ended in time
+    #[arg(long, conflicts_with = "json")]
+    follow: bool,
+
+    /// How long it is followed at most
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = amount::duration, requires = "follow")]
+    limit: Duration,
 
     /// Prints one JSON object
     #[arg(long)]
@@ -81,8 +93,20 @@ pub(crate) async fn run(args: PublishArgs, url: Option<&str>, out: &mut Output) 
         Name::Task(name) => (publisher.create(name, &payload, tid).await, Kind::Task),
     };
     let counts = !session.is_rabbitmq();
+    let receipt = match published {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            session.close().await;
+            return Err(error.into());
+        }
+    };
+    if args.follow {
+        print(&args.name, kind, &receipt, counts, out);
+        let followed = follow(&receipt.tid, args.limit, &session, out).await;
+        session.close().await;
+        return followed;
+    }
     session.close().await;
-    let receipt = published?;
     if args.json {
         let Receipt { tid, id, queues } = &receipt;
         let document =
@@ -92,6 +116,16 @@ pub(crate) async fn run(args: PublishArgs, url: Option<&str>, out: &mut Output) 
         print(&args.name, kind, &receipt, counts, out);
     }
     Ok(Exit::Ok)
+}
+
+/// Shows what the message sets off until it has settled; a job that fails, or has not ended in time, is a finding.
+async fn follow(tid: &Tid, limit: Duration, session: &Session, out: &mut Output) -> Result<Exit, CliError> {
+    out.line("");
+    let mut view = View::open(session).await?;
+    match trace::watch(tid, &mut view, session, Some(limit), out).await? {
+        Watched::Settled(CascadeOutcome::Done) => Ok(Exit::Ok),
+        Watched::Settled(_) | Watched::Left => Ok(Exit::Findings),
+    }
 }
 
 fn print(name: &str, kind: Kind, receipt: &Receipt, counts: bool, out: &mut Output) {

@@ -1,6 +1,6 @@
 //! `ponos queues`: what waits where.
 
-use ponos::core::broker::{Inspect, Order, OrderAction, QueueStats};
+use ponos::core::broker::{Inspect, Order, OrderAction, OrderTarget, QueueStats};
 use ponos::core::id::Timestamp;
 use ponos::core::name::AppName;
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
+use crate::steer::{OrderJson, what, when_and_why};
 use crate::{json, text};
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,7 @@ pub(crate) struct QueuesArgs {
 struct Document<'a> {
     version: u32,
     queues: Vec<QueueJson<'a>>,
+    orders: Vec<OrderJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +56,8 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
     let (queues, orders) = found?;
     let now = text::now();
     let pause_of = |stats: &QueueStats| {
-        orders.iter().find(|order| order.queue == stats.queue && order.action == OrderAction::Pause)
+        let target = OrderTarget::Queue(stats.queue.clone());
+        orders.iter().find(|order| order.target == target && order.action == OrderAction::Pause)
     };
     if args.json {
         let queues = queues.iter().map(|stats| QueueJson {
@@ -66,11 +69,15 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
                 at: order.at,
             }),
         });
-        json::print(&Document { version: json::VERSION, queues: queues.collect() }, out);
+        let orders = orders.iter().map(OrderJson::of);
+        json::print(
+            &Document { version: json::VERSION, queues: queues.collect(), orders: orders.collect() },
+            out,
+        );
     } else if queues.is_empty() {
         out.line("no queues: no service has started on this broker yet");
     } else {
-        table(&queues, now, pause_of, out);
+        table(&queues, now, &orders, out);
     }
     Ok(Exit::Ok)
 }
@@ -87,6 +94,7 @@ async fn look(session: &Session, app: Option<&AppName>) -> Result<(Vec<QueueStat
         let answer = session.ask(session.broker().inspect(Inspect::Orders(app))).await?;
         orders.extend(answer.into_orders());
     }
+    orders.retain(|order| order.action != OrderAction::CircuitReset);
     Ok((queues, orders))
 }
 
@@ -94,12 +102,7 @@ fn millis(now: Timestamp, then: Timestamp) -> u64 {
     u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
 }
 
-fn table<'a>(
-    queues: &[QueueStats],
-    now: Timestamp,
-    pause_of: impl Fn(&QueueStats) -> Option<&'a Order>,
-    out: &mut Output,
-) {
+fn table(queues: &[QueueStats], now: Timestamp, orders: &[Order], out: &mut Output) {
     let width = queues.iter().map(|stats| stats.queue.as_str().len()).max().unwrap_or(0).max(5);
     let row = |queue: &str, rest: [&str; 5]| {
         let [ready, delayed, unsettled, consumers, oldest] = rest;
@@ -115,11 +118,17 @@ fn table<'a>(
         let [ready, delayed, unsettled, consumers] =
             figures.map(|n| n.map_or_else(|| "-".to_owned(), |n| n.to_string()));
         let mut line = row(stats.queue.as_str(), [&ready, &delayed, &unsettled, &consumers, &oldest]);
-        if let Some(order) = pause_of(stats) {
+        let target = OrderTarget::Queue(stats.queue.clone());
+        for order in orders.iter().filter(|order| order.target == target) {
             let by = text::line(&order.by, 64);
-            let pause = format!("  paused by {by}: {}", text::line(&order.reason, 200));
-            line.push_str(&out.paint(Tone::Bad, &pause));
+            let stands = format!("  {} by {by}: {}", what(order), text::line(&order.reason, 200));
+            line.push_str(&out.paint(Tone::Bad, &stands));
         }
         out.line(&line);
+    }
+    // Which queues depend on a thing only their application knows.
+    for order in orders.iter().filter(|order| matches!(order.target, OrderTarget::Dependency(_))) {
+        let stands = out.paint(Tone::Bad, &what(order));
+        out.line(&format!("{}: {stands} {}", order.target, when_and_why(order)));
     }
 }

@@ -89,6 +89,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration in two or three digits: `0.4ms`, `184ms`, `5.0s`, `2m 41s`, `1h 02m`, `3d 04h`.
+pub(crate) fn precise(time: Duration) -> String {
+    ponos::trace::duration(time)
+}
+
 /// A moment as `2026-01-01 12:03:11.402 UTC`.
 ///
 /// The date comes from the algorithm `civil_from_days` of Howard Hinnant

@@ -235,10 +235,22 @@ fn what_is_no_command_is_a_usage_error_with_a_way_out() {
         (&["queues", "--broker", "ponos.db"], "a broker is named by a URL"),
         (&["queues", "--broker", "memory:"], "inside one process"),
         (&["queues", "--app", "Shop"], "uppercase"),
-        (&["failed", "show", "7"], "is no message id"),
+        (&["failed", "show", "7"], "write a job's id, or at least 4 hexadecimal digits"),
         (&["failed", "retry"], "required"),
+        (&["failed", "retry", "--all", "--rate", "0/s"], "a rate of 0"),
+        (&["failed", "discard", "--all"], "--reason"),
         (&["trace", "@first"], "is no transaction"),
         (&["pause", TASK], "--reason"),
+        (&["pause", TASK, "--reason", " "], "the reason is empty"),
+        (&["pause", TASK, "--reason", "r", "--for", "soon"], "`30m`"),
+        (&["rate", "set", TASK, "5", "--reason", "r"], "`5/s`"),
+        (&["rate", "set", TASK, "0/s", "--reason", "r"], "`ponos pause`"),
+        (&["rate", "set", TASK, "5/s"], "--reason"),
+        (&["rate", "set", "smtp", "5/s", "--reason", "r"], "whose dependency is `smtp`?"),
+        (&["rate", "set", TASK, "5/s", "--app", "web", "--reason", "r"], "is not one of `web`"),
+        (&["rate", "reset", "Smtp", "--app", "web"], "neither a queue nor a dependency"),
+        (&["circuit", "open", "smtp", "--app", "shop"], "--reason"),
+        (&["circuit", "open", "shop.failed", "--reason", "r"], "cannot be cut off"),
         (&["queus"], "unrecognized subcommand 'queus'"),
     ] {
         let ran = place.ponos(args);
@@ -256,7 +268,11 @@ fn help_and_version_are_no_errors_and_name_the_exit_codes() {
     for args in [&["--help"][..], &["queues", "--help"], &["failed", "retry", "--help"]] {
         place.ponos(args).ok().says("Usage: ponos");
     }
-    place.ponos(&["--help"]).says("3  the broker cannot be reached or used").says("PONOS_BROKER");
+    place
+        .ponos(&["--help"])
+        .says("3  the broker cannot be reached or used")
+        .says("4  nothing was done")
+        .says("PONOS_BROKER");
     place.ponos(&["--version"]).ok().says("ponos 0.");
     for args in [&[][..], &["failed"]] {
         let ran = place.ponos(args);
@@ -274,10 +290,13 @@ fn a_file_that_is_not_there_is_an_error_and_is_not_created() {
         &["failed", "list"],
         &["failed", "show", id],
         &["failed", "retry", id],
-        &["failed", "discard", "--all", "--yes"],
+        &["failed", "discard", "--all", "--reason", "r", "--yes"],
         &["trace", "@last"],
         &["pause", TASK, "--reason", "r"],
         &["resume", TASK],
+        &["rate", "set", TASK, "5/s", "--reason", "r"],
+        &["circuit", "reset", "smtp", "--app", "shop"],
+        &["orders"],
         &["publish", "user.created", "{}"],
     ] {
         place.ponos(args).failed(3, "no broker there: the file `ponos.db` does not exist");
@@ -393,17 +412,17 @@ async fn a_failed_job_is_looked_at_and_then_retried_or_discarded() {
     let tid = jobs[0]["tid"].as_str().unwrap();
 
     let ran = place.ponos(&["failed", "list"]);
-    ran.ok().is_harmless().says("shop.parcel.send  3 jobs stopped").says("the printer is on fire");
+    ran.ok().is_harmless().says("shop.parcel.send  stopped").says("the printer is on fire");
     ran.says("3 failed jobs in 1 group").says(ids[2]);
     place.ponos(&["failed", "list", "--app", "shop", "--json"]).ok().is_harmless();
 
-    let shown = place.ponos(&["failed", "show", ids[0]]);
+    let shown = place.ponos(&["failed", "show", ids[0], "--headers", "--body"]);
     shown.ok().is_harmless().says("stopped after 1 attempt").says("    and a second line").says(tid);
     shown
         .says("x-ponos-wire: 1")
         .says(&format!("  {{\n    \"tid\": \"{tid}\",\n"))
         .says("ponos failed retry");
-    let shown = place.ponos(&["failed", "show", ids[0], "--json"]);
+    let shown = place.ponos(&["failed", "show", ids[0], "--body", "--json"]);
     let json = shown.ok().is_harmless().json();
     assert_eq!((&json["body"]["tid"], &json["body"]["note"]), (&tid.into(), &EVIL.into()));
     assert_eq!((&json["report"]["queue"], &json["report"]["attempts"]), (&TASK.into(), &1.into()));
@@ -413,15 +432,14 @@ async fn a_failed_job_is_looked_at_and_then_retried_or_discarded() {
     place.ponos(&["failed", "show", unknown]).failed(1, "no failed job has the id");
     place.ponos(&["failed", "retry", ids[0], unknown]).failed(1, "no failed job has the id");
     let ran = place.ponos(&["failed", "retry", "--all"]);
-    ran.failed(1, "nothing was done: this would retry 3 jobs")
-        .says(&format!("would retry {} → {TASK}", ids[0]));
+    ran.failed(4, "nothing was done: this would retry 3 jobs").says(&format!("  3 → {TASK}"));
     assert_eq!(
         place.ponos(&["failed", "list", "--json"]).ok().json()["total"],
         3,
         "nothing was done by halves"
     );
 
-    let ran = place.ponos(&["failed", "discard", ids[2], "--json"]);
+    let ran = place.ponos(&["failed", "discard", ids[2], "--reason", "burnt", "--yes", "--json"]);
     let json = ran.ok().json();
     assert_eq!(
         (&json["jobs"][0]["result"], &json["jobs"][0]["queue"]),
@@ -430,13 +448,13 @@ async fn a_failed_job_is_looked_at_and_then_retried_or_discarded() {
     assert_eq!(Place::queue(&place.ponos(&["queues", "--json"]), "shop.discarded")["ready"], 1, "it is kept");
 
     printer.on_fire.store(false, Ordering::SeqCst);
-    let ran = place.ponos(&["failed", "retry", ids[0]]);
-    assert_eq!(ran.ok().out, format!("retried {} → {TASK}\n", ids[0]));
+    let ran = place.ponos(&["failed", "retry", ids[0], "--yes"]);
+    ran.ok().says(&format!("retried {} → {TASK}\nretried 1 of 1 job, as op-", ids[0]));
     place.until_done(tid);
-    place.ponos(&["failed", "retry", ids[0]]).failed(1, "no failed job has the id");
+    place.ponos(&["failed", "retry", ids[0], "--yes"]).failed(1, "no failed job has the id");
     place.ponos(&["failed", "retry", "--all", "--yes", "--app", "shop"]).ok().says(ids[1]);
     assert_eq!(place.ponos(&["failed", "list"]).ok().out, "no failed jobs\n");
-    assert_eq!(place.ponos(&["failed", "discard", "--all"]).ok().out, "no failed jobs\n");
+    assert_eq!(place.ponos(&["failed", "discard", "--all", "--reason", "r"]).ok().out, "no failed jobs\n");
     shop.shutdown().await;
 }
 
@@ -473,6 +491,71 @@ async fn a_pause_reaches_a_service_at_work_and_its_end_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_and_a_circuit_reach_a_service_at_work_and_are_listed() {
+    let place = Place::new();
+    let shop = place.shop(&Printer::default()).await;
+    let queues = ["queues", "--app", "shop", "--json"];
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 1).then_some(()));
+    assert_eq!(place.ponos(&["orders"]).ok().out, "no orders stand\n");
+    let set = ["rate", "set", TASK, "2/h", "--reason", &format!("slowly {EVIL}"), "--for", "2h"];
+    let ran = place.ponos(&set);
+    ran.ok()
+        .is_harmless()
+        .says("limited shop.parcel.send to 2/h, all instances together: 1 consumer follows");
+    ran.says("it ends by itself at ").says("before: ponos rate reset shop.parcel.send");
+    let open = ["circuit", "open", "printer", "--app", "shop", "--reason", "no paper", "--json"];
+    let opened = place.ponos(&open).ok().json();
+    assert_eq!(
+        (&opened["order"]["dependency"], &opened["order"]["kind"], &opened["consumers"], &opened["replaced"]),
+        (&"printer".into(), &"circuit_open".into(), &Value::Null, &Value::Null)
+    );
+    let orders = place.ponos(&["orders", "--app", "shop", "--json"]).ok().json();
+    let orders = orders["orders"].as_array().unwrap();
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    assert_eq!((&orders[0]["queue"], &orders[0]["rate"]["period_ms"]), (&TASK.into(), &3_600_000.into()));
+    assert_eq!(orders[0]["until"].as_u64().unwrap() - orders[0]["at"].as_u64().unwrap(), 7_200_000);
+    assert_eq!((&orders[1]["dependency"], &orders[1]["reason"]), (&"printer".into(), &"no paper".into()));
+    let ran = place.ponos(&["orders"]);
+    ran.ok()
+        .is_harmless()
+        .says("printer of shop   circuit held open")
+        .says("limited to 2/h")
+        .says("for another 1h, by ");
+    let ran = place.ponos(&["queues"]);
+    ran.ok().is_harmless().says("  limited to 2/h by ").says("printer of shop: circuit held open by ");
+    assert_eq!(place.ponos(&["queues", "--json"]).ok().json()["orders"].as_array().unwrap().len(), 2);
+    place
+        .ponos(&["circuit", "reset", "printer", "--app", "shop"])
+        .ok()
+        .says("where it is open it lets one job through");
+    place
+        .ponos(&["circuit", "resume", "printer", "--app", "shop"])
+        .ok()
+        .says("resumed circuit printer of shop, which was opened by ");
+    let again = place.ponos(&["circuit", "resume", "printer", "--app", "shop"]);
+    assert_eq!(again.ok().out, "circuit printer of shop was not held open by order\n");
+
+    // The circuit of a queue alone, by its name.
+    place.ponos(&["circuit", "open", TASK, "--reason", "r"]).ok().says("1 consumer stops within a second");
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 0).then_some(()));
+    place.ponos(&["circuit", "resume", TASK]).ok();
+    place.until(&queues, |ran| (Place::queue(ran, TASK)["consumers"] == 1).then_some(()));
+    // The limit holds meanwhile: one starts, the other waits.
+    let tids: Vec<_> = (0..2)
+        .map(|_| place.ponos(&["publish", TASK, "{\"order\":7}", "--json"]).ok().json()["tid"].to_string())
+        .collect();
+    let tids: Vec<_> = tids.iter().map(|tid| tid.trim_matches('"')).collect();
+    let done = |tid: &str| place.ponos(&["trace", tid, "--json"]).json()["outcome"] == "done";
+    place.until(&queues, |_| tids.iter().any(|tid| done(tid)).then_some(()));
+    assert!(!tids.iter().all(|tid| done(tid)), "two an hour");
+    place.ponos(&["rate", "reset", TASK]).ok().says("which was limited by ");
+    tids.iter().for_each(|tid| place.until_done(tid));
+    assert_eq!(place.ponos(&["orders"]).ok().out, "no orders stand\n");
+    place.ponos(&["rate", "reset", "printer", "--app", "nobody"]).failed(1, "no application `nobody`");
+    shop.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_failed_in_two_applications_is_asked_about() {
     #[app("web")]
     struct Web;
@@ -496,8 +579,10 @@ async fn an_event_that_failed_in_two_applications_is_asked_about() {
     place.until(&["failed", "list", "--json"], |ran| (ran.ok().json()["total"] == 2).then_some(()));
     place.ponos(&["failed", "show", id]).failed(1, "failed in several applications: shop, web");
     place.ponos(&["failed", "show", id, "--app", "web"]).ok().says("undecodable");
-    place.ponos(&["failed", "discard", id, "--app", "web"]).ok();
-    place.ponos(&["failed", "discard", id]).ok().says("→ shop.discarded");
+    let discard = ["failed", "discard", id, "--reason", "r", "--yes"];
+    place.ponos(&discard).failed(1, "failed in several applications: shop, web");
+    place.ponos(&[&discard[..], &["--app", "web"]].concat()).ok();
+    place.ponos(&discard).ok().says("→ shop.discarded");
     shop.shutdown().await;
     web.shutdown().await;
 }

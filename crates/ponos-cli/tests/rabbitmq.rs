@@ -296,13 +296,14 @@ async fn a_failed_job_is_looked_at_and_then_retried_or_discarded() {
     place.ponos(&["failed", "show", unknown, "--app", "shop"]).failed(1, "no failed job has the id");
     place.ponos(&["failed", "list", "--app", "web"]).failed(1, "no application `web`");
     let ran = place.ponos(&["failed", "retry", "--all", "--app", "shop"]);
-    ran.failed(1, "nothing was done: this would retry 2 jobs");
+    ran.failed(4, "nothing was done: this would retry 2 jobs");
 
-    let ran = place.ponos(&["failed", "discard", second, "--app", "shop"]);
-    assert_eq!(ran.ok().out, format!("discarded {second} → shop.discarded\n"));
+    let ran = place.ponos(&["failed", "discard", second, "--app", "shop", "--reason", "r", "--yes"]);
+    ran.ok().says(&format!("discarded {second} → shop.discarded\ndiscarded 1 of 1 job, as op-"));
     printer.on_fire.store(false, Ordering::SeqCst);
-    let ran = place.ponos(&["failed", "retry", first, "--app", "shop"]);
-    assert_eq!(ran.ok().out, format!("retried {first} → {TASK}\n"));
+    let ran = place.ponos(&["failed", "retry", first, "--app", "shop", "--yes", "--wait"]);
+    ran.ok().says(&format!("retried {first} → {TASK}\n"));
+    ran.says("retried 1 = 1 done + 0 failed again + 0 still pending");
     place.until_done(tid);
     assert_eq!(place.ponos(&list).ok().json()["total"], 0);
     place.ponos(&["failed", "retry", first, "--app", "shop"]).failed(1, "no failed job has the id");

@@ -7,7 +7,7 @@
 //! | [`subscribe`](Broker::subscribe) | opens a queue for one consumer |
 //! | [`settle`](Broker::settle) | ends a delivery: what to send *and* the verdict, as one value |
 //! | [`inspect`](Broker::inspect) | looks without changing anything |
-//! | [`steer`](Broker::steer) | gives a standing order for a queue, which outlives who gives it |
+//! | [`steer`](Broker::steer) | gives a standing order, which outlives who gives it |
 //! | [`close`](Broker::close) | hands back what was not started and lets go |
 //!
 //! # Settlement
@@ -26,6 +26,8 @@
 //!
 //! The conformance suite (`ponos::testing::conformance`) holds each broker to this.
 
+mod order;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +39,8 @@ use crate::envelope::{Envelope, Progress, Report};
 use crate::id::{MessageId, Timestamp};
 use crate::journal::Journal;
 use crate::name::{AppName, EventName, QueueName};
+
+pub use order::{Dependency, Order, OrderAction, OrderKey, OrderKind, OrderTarget};
 
 /// A boxed future, so that the trait can be an object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -88,7 +92,7 @@ pub trait Broker: Debug + Send + Sync + 'static {
     /// When the broker cannot be reached or does not know the queue.
     fn inspect(&self, query: Inspect) -> BoxFuture<'_, Result<Inspection, BrokerError>>;
 
-    /// Gives a standing order: it replaces the one that stood for the queue and is known to instances that start later.
+    /// Gives a standing order: it replaces the one of its [key](Order::key) and is known to instances that start later.
     ///
     /// # Errors
     ///
@@ -375,7 +379,7 @@ pub enum Inspect {
         /// The message.
         id: MessageId,
     },
-    /// The standing orders for an application's queues.
+    /// The standing orders for an application's queues and dependencies, by their keys.
     Orders(AppName),
 }
 
@@ -434,34 +438,6 @@ impl QueueStats {
     pub fn messages(&self) -> u64 {
         self.ready + self.delayed.unwrap_or(0) + self.unsettled.unwrap_or(0)
     }
-}
-
-/// A standing order for one queue, given by hand, known to instances that start later.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Order {
-    /// The queue that it is about.
-    pub queue: QueueName,
-    /// What is to be done.
-    pub action: OrderAction,
-    /// Who gave it.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// When it was given.
-    pub at: Timestamp,
-    /// When it ends by itself; `None` for never.
-    pub until: Option<Timestamp>,
-}
-
-/// What a standing order asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum OrderAction {
-    /// Deliver nothing.
-    Pause,
-    /// No order stands.
-    Resume,
 }
 
 /// What a broker could not do. The message says what to do about it and never holds credentials.

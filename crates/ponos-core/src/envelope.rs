@@ -154,6 +154,12 @@ pub struct Progress {
     pub suspect: Option<u32>,
     /// Why the handler gave up; set with [`Phase::Recover`].
     pub gave_up: Option<Box<GaveUp>>,
+    /// Set once somebody has put the failed job back by hand; it stays when the job fails again.
+    pub retried: Option<Box<Retried>>,
+    /// The failed job that this one is a corrected copy of.
+    pub edited_from: Option<MessageId>,
+    /// Who discarded the job; only in a queue of discarded jobs.
+    pub discarded: Option<Box<Discarded>>,
 }
 
 impl Default for Progress {
@@ -166,6 +172,9 @@ impl Default for Progress {
             due: None,
             suspect: None,
             gave_up: None,
+            retried: None,
+            edited_from: None,
+            discarded: None,
         }
     }
 }
@@ -199,6 +208,9 @@ pub enum ErrorClass {
     Lost,
     /// Later, without spending an attempt.
     Snooze,
+    /// In a way that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ErrorClass {
@@ -213,6 +225,7 @@ impl ErrorClass {
             Self::Undecodable => "undecodable",
             Self::Lost => "lost",
             Self::Snooze => "snooze",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -251,6 +264,11 @@ pub enum GaveUpReason {
     Undecodable,
     /// The job killed its process each time that it ran alone.
     Poison,
+    /// Too many messages lie between the job and the start of its chain.
+    HopLimit,
+    /// For a reason that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl GaveUpReason {
@@ -263,6 +281,8 @@ impl GaveUpReason {
             Self::TooOld => "too_old",
             Self::Undecodable => "undecodable",
             Self::Poison => "poison",
+            Self::HopLimit => "hop_limit",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -276,6 +296,42 @@ pub struct GaveUp {
     pub error: String,
     /// How many attempts the handler had.
     pub attempts: u32,
+}
+
+/// That a failed job was put back by hand, and what it had failed with.
+///
+/// Retried is not resolved: should the job fail again, its new report stands beside this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    /// The operation that did it last: with the job's id it marks the copy.
+    pub op: String,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// How many times the job was put back by hand so far.
+    pub times: u32,
+    /// When it had failed before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    /// The head of that failure's error, at most [`MAX_HISTORY_ERROR`] bytes.
+    #[serde(rename = "err", default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// Who put a failed job away, and why. Its report is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discarded {
+    /// The operation that did it: what was discarded together is restored together.
+    pub op: String,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What is kept with a job that failed.
@@ -441,6 +497,21 @@ mod tests {
             &format!("{good}-00"),
         ] {
             assert_eq!(TraceContext::parse(bad, None), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_report_of_a_later_version_keeps_what_is_known() {
+        let report = r#"{"queue":"a.b.do","reason":"eaten","error":"by a grue","attempts":3,"recovery":"none","at":1,
+            "fingerprint":"f","history":[{"at":1,"ms":2,"class":"eaten"}]}"#;
+        let report: Report = serde_json::from_str(report).unwrap();
+        assert_eq!(
+            (report.gave_up.reason, report.gave_up.error.as_str()),
+            (GaveUpReason::Unknown, "by a grue")
+        );
+        assert_eq!(report.history[0].class, ErrorClass::Unknown);
+        for reason in [GaveUpReason::HopLimit, GaveUpReason::Unknown, GaveUpReason::TooOld] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
     }
 

@@ -58,6 +58,30 @@ pub struct Manifest {
     /// The tasks that the service performs.
     #[serde(default)]
     pub tasks: Vec<TaskManifest>,
+    /// Whether it carries out standing orders.
+    #[serde(default, skip_serializing_if = "OrdersManifest::is_followed")]
+    pub orders: OrdersManifest,
+}
+
+/// What a service does with standing orders.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OrdersManifest {
+    /// It carries them out.
+    #[default]
+    Followed,
+    /// It only tells of them in its log.
+    Ignored,
+    /// Something that a later version knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl OrdersManifest {
+    fn is_followed(&self) -> bool {
+        *self == Self::Followed
+    }
 }
 
 /// An event as one service knows it. A subscriber's own struct has just the fields that it reads.

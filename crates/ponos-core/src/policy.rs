@@ -50,3 +50,6 @@ pub use error::{PolicyError, PolicyErrorKind};
 pub use moment::Moment;
 pub use rate::{Gcra, Rate, RateExt};
 pub use retry::{FailureClass, MaxRetries, RetryDecision, RetryPolicy};
+
+/// How long a chain of messages may become, unless a service says otherwise: beyond it is a loop.
+pub const DEFAULT_HOP_LIMIT: u32 = 64;

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::body;
 use crate::envelope::{
-    AttemptNote, Envelope, GaveUp, MAX_HISTORY, MessageName, Phase, Progress, Report, TraceContext,
+    AttemptNote, Discarded, Envelope, GaveUp, MAX_HISTORY, MessageName, Phase, Progress, Report, Retried,
+    TraceContext,
 };
 use crate::id::{MessageId, Tid, Timestamp};
 use crate::name::{AppName, EventName, QueueName, TaskName};
@@ -124,6 +125,9 @@ mod header {
     pub(super) const SUSPECT: &str = "x-ponos-suspect";
     pub(super) const GAVE_UP: &str = "x-ponos-gave-up";
     pub(super) const REPORT: &str = "x-ponos-report";
+    pub(super) const RETRIED: &str = "x-ponos-retried";
+    pub(super) const EDITED_FROM: &str = "x-ponos-edited-from";
+    pub(super) const DISCARDED: &str = "x-ponos-discarded";
     pub(super) const VERSION: &str = "x-ponos-version";
     pub(super) const PUBLISHER: &str = "publisherWorkerName";
     pub(super) const TRACEPARENT: &str = "traceparent";
@@ -164,6 +168,15 @@ pub fn parts(envelope: &Envelope) -> Parts {
     }
     if let Some(report) = &envelope.report {
         text(header::REPORT, json(serde_json::to_string(report)));
+    }
+    if let Some(retried) = &progress.retried {
+        text(header::RETRIED, json(serde_json::to_string(retried)));
+    }
+    if let Some(original) = progress.edited_from {
+        text(header::EDITED_FROM, original.to_string());
+    }
+    if let Some(discarded) = &progress.discarded {
+        text(header::DISCARDED, json(serde_json::to_string(discarded)));
     }
     let mut int = |name: &str, value: i64| headers.insert(name.to_owned(), HeaderValue::Int(value));
     int(header::WIRE, WIRE_VERSION);
@@ -250,6 +263,11 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
         due: read.time(header::DUE),
         suspect: read.int(header::SUSPECT, 0, 1000).and_then(|n| u32::try_from(n).ok()),
         gave_up: read.json::<GaveUp>(header::GAVE_UP).map(Box::new),
+        retried: read.json::<Retried>(header::RETRIED).map(Box::new),
+        edited_from: read
+            .text(header::EDITED_FROM)
+            .and_then(|text| MessageId::from_foreign(text, published_at)),
+        discarded: read.json::<Discarded>(header::DISCARDED).map(Box::new),
     };
     let envelope = Envelope {
         id,
@@ -465,6 +483,21 @@ mod tests {
                     reason: GaveUpReason::Exhausted,
                     error: "x".into(),
                     attempts: 11,
+                })),
+                retried: Some(Box::new(Retried {
+                    op: "op-1".into(),
+                    at: Timestamp::from_millis(10),
+                    by: "ada@vm".into(),
+                    times: 2,
+                    failed_at: Some(Timestamp::from_millis(9)),
+                    error: "x".into(),
+                })),
+                edited_from: Some(MessageId::from_bytes([6; 16])),
+                discarded: Some(Box::new(Discarded {
+                    op: "op-2".into(),
+                    at: Timestamp::from_millis(11),
+                    by: String::new(),
+                    reason: "r".into(),
                 })),
             },
             report: Some(Box::new(Report {

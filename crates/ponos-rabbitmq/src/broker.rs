@@ -307,7 +307,7 @@ impl Shared {
             && let Err(error) = declarer.carry_out(&Plan::orders(app)).await
         {
             // The stream may need a while after a restart; it is declared again with everything else.
-            tracing::warn!(%app, %error, "standing orders (pause, resume) are not available yet");
+            tracing::warn!(%app, %error, "standing orders (pause, rate, circuit) are not available yet");
         }
         let mut state = self.state();
         let known = &mut state.known;

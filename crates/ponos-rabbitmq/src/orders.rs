@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
-use ponos_core::broker::{BrokerError, BrokerErrorKind, Order, OrderAction};
+use ponos_core::broker::{BrokerError, BrokerErrorKind, Order, OrderKey};
 use ponos_core::id::Timestamp;
 use ponos_core::name::{AppName, QueueName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -33,12 +33,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 struct Entry {
     /// Where who wrote it will find it.
     mark: String,
-    /// An order; nothing where somebody only wants to know the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// An order; nothing where somebody only wants to know the end, or of a kind that a later version knows.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     order: Option<Order>,
     /// A queue beside which there is one of suspects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suspects: Option<QueueName>,
+}
+
+fn if_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Order>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// The applications whose orders are followed.
@@ -64,7 +68,7 @@ impl Drop for Follower {
 
 #[derive(Debug, Default)]
 struct State {
-    orders: BTreeMap<QueueName, Order>,
+    orders: BTreeMap<OrderKey, Order>,
     /// Queues beside which there is one of suspects.
     suspects: BTreeSet<QueueName>,
     /// The marks that were read, from this process or others, bounded.
@@ -134,10 +138,10 @@ fn apply(bytes: &[u8], state: &watch::Sender<State>) {
     state.send_modify(|state| {
         state.unusable = None;
         if let Some(order) = entry.order {
-            if order.action == OrderAction::Resume {
-                state.orders.remove(&order.queue);
+            if order.action.is_end() {
+                state.orders.remove(&order.key());
             } else {
-                state.orders.insert(order.queue.clone(), order);
+                state.orders.insert(order.key(), order);
             }
         }
         state.suspects.extend(entry.suspects);
@@ -196,7 +200,7 @@ async fn publish(publisher: &Publisher, message: Message) -> Result<(), BrokerEr
 
 /// Gives an order.
 pub(crate) async fn steer(shared: &Arc<Shared>, order: Order) -> Result<(), BrokerError> {
-    let app = order.queue.app();
+    let app = order.target.app();
     shared.declarer().carry_out(&Plan::orders(&app)).await?;
     write(shared, &app, Some(order), None).await?;
     Ok(())
@@ -217,7 +221,7 @@ pub(crate) async fn standing(shared: &Arc<Shared>, app: &AppName) -> Result<Vec<
     if let Some(error) = &state.unusable {
         return Err(error.clone());
     }
-    Ok(state.orders.values().filter(|order| order.until.is_none_or(|until| until > now)).cloned().collect())
+    Ok(state.orders.values().filter(|order| order.stands(now)).cloned().collect())
 }
 
 /// Waits until there are suspects of a queue.
@@ -239,4 +243,51 @@ pub(crate) async fn tell_of_suspects(shared: &Arc<Shared>, queue: &QueueName) ->
     shared.declarer().carry_out(&Plan::orders(&queue.app())).await?;
     write(shared, &queue.app(), None, Some(queue.clone())).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ponos_core::broker::OrderAction;
+
+    use super::*;
+
+    fn read(entries: &[&str]) -> State {
+        let (state, _keep) = watch::channel(State::default());
+        entries.iter().for_each(|entry| apply(entry.as_bytes(), &state));
+        state.send_replace(State::default())
+    }
+
+    fn entry(n: u32, target: &str, action: &str) -> String {
+        format!(
+            r#"{{"mark":"{n}","later":1,"order":{{{target},"action":{action},"by":"me","reason":"r","at":7,"until":null}}}}"#
+        )
+    }
+
+    #[test]
+    fn an_order_of_another_version_is_skipped_and_its_mark_is_read() {
+        let queue = r#""queue":"a.b.do""#;
+        let state = read(&[
+            // As the first version wrote it.
+            r#"{"mark":"0","order":{"queue":"a.b.do","action":"pause","by":"me","reason":"r","at":7,"until":null}}"#,
+            &entry(1, queue, r#"{"dance":{"steps":3}}"#),
+            &entry(2, r#""galaxy":"m31""#, r#""pause""#),
+            &entry(3, r#""dependency":{"app":"a","name":"smtp"}"#, r#""circuit_open""#),
+            r#"{"mark":"4"}"#,
+            r#"{"mark":"5","suspects":"a.b.do"}"#,
+            "no entry",
+        ]);
+        let found: Vec<_> = state.orders.values().map(|order| order.action).collect();
+        assert_eq!(found, [OrderAction::Pause, OrderAction::CircuitOpen]);
+        assert_eq!((state.marks.len(), state.suspects.len()), (6, 1));
+    }
+
+    #[test]
+    fn each_kind_ends_by_itself() {
+        let queue = r#""queue":"a.b.do""#;
+        let rate = entry(1, queue, r#"{"rate":{"count":5,"period_ms":1000}}"#);
+        let (pause, reset) = (entry(2, queue, r#""pause""#), entry(3, queue, r#""rate_reset""#));
+        let state = read(&[&rate, &pause, &reset]);
+        let found: Vec<_> = state.orders.values().map(|order| order.action).collect();
+        assert_eq!(found, [OrderAction::Pause]);
+    }
 }

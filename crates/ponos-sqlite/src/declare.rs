@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ponos_core::broker::{
-    BrokerError, BrokerErrorKind, Order, OrderAction, SubscribeOptions, Subscription, Topology,
-};
+use ponos_core::broker::{BrokerError, BrokerErrorKind, Order, SubscribeOptions, Subscription, Topology};
 use ponos_core::name::QueueName;
 use rusqlite::params;
 use tokio::sync::oneshot;
@@ -147,9 +145,10 @@ struct Steer {
 
 impl Operation for Steer {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-        let queue = self.order.queue.as_str();
-        if self.order.action == OrderAction::Resume {
-            tx.prepare("DELETE FROM standing_order WHERE queue = ?1")?.execute([queue])?;
+        // The column is called after what the first orders were about. Programs of that time touch no other key.
+        let key = self.order.key().to_string();
+        if self.order.action.is_end() {
+            tx.prepare("DELETE FROM standing_order WHERE queue = ?1")?.execute([key])?;
         } else {
             let json = serde_json::to_string(&self.order)
                 .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
@@ -157,7 +156,7 @@ impl Operation for Steer {
                 "INSERT INTO standing_order (queue, json) VALUES (?1, ?2)
                  ON CONFLICT (queue) DO UPDATE SET json = excluded.json",
             )?
-            .execute(params![queue, json])?;
+            .execute(params![key, json])?;
         }
         Ok(())
     }

@@ -236,17 +236,16 @@ fn read(row: &Row<'_>, queue: &QueueName) -> rusqlite::Result<Envelope> {
 /// The orders that still stand.
 fn orders(connection: &Connection, shared: &Shared, app: &AppName) -> rusqlite::Result<Vec<Order>> {
     let now = shared.clock.wall(shared.clock.now());
-    let mut all = connection.prepare_cached("SELECT json FROM standing_order ORDER BY queue")?;
+    let mut all = connection.prepare_cached("SELECT json FROM standing_order")?;
     let mut rows = all.query([])?;
     let mut orders = Vec::new();
     while let Some(row) = rows.next()? {
         match serde_json::from_str::<Order>(row.get_ref(0)?.as_str()?) {
-            Ok(order) if order.queue.app() == *app && order.until.is_none_or(|until| until > now) => {
-                orders.push(order);
-            }
+            Ok(order) if order.target.app() == *app && order.stands(now) => orders.push(order),
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "an order of a later version is left out"),
         }
     }
+    orders.sort_by_cached_key(Order::key);
     Ok(orders)
 }

@@ -271,7 +271,7 @@ async fn orders_stand_until_they_end() {
     let file = dir.path().join("ponos.db");
     let broker = ready(&file).await;
     let order = |action, until| Order {
-        queue: queue(TASK),
+        target: queue(TASK).into(),
         action,
         by: "me".into(),
         reason: "r".into(),
@@ -292,6 +292,34 @@ async fn orders_stand_until_they_end() {
     broker.steer(order(OrderAction::Pause, None)).await.unwrap();
     broker.steer(order(OrderAction::Resume, None)).await.unwrap();
     assert_eq!(standing(&broker).await, []);
+}
+
+#[tokio::test]
+async fn orders_of_other_versions_are_kept_and_the_known_ones_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ponos.db");
+    let broker = ready(&file).await;
+    let app = queue(TASK).app();
+    let beside = rusqlite::Connection::open(&file).unwrap();
+    let put = |key: &str, action: &str| {
+        let json = format!(
+            r#"{{"queue":"{TASK}","action":{action},"by":"me","reason":"r","at":7,"until":null,"colour":"red"}}"#
+        );
+        beside.execute("INSERT INTO standing_order (queue, json) VALUES (?1, ?2)", [key, &json]).unwrap();
+    };
+    // As the first version wrote it, and as a later one may.
+    put(TASK, r#""pause""#);
+    put("dance of it", r#"{"dance":{"steps":3}}"#);
+    let standing = || async { broker.inspect(Inspect::Orders(app.clone())).await.unwrap().into_orders() };
+    let found = standing().await;
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].target, found[0].action), (&queue(TASK).into(), OrderAction::Pause));
+    for (action, left) in [(OrderAction::RateReset, 1), (OrderAction::Resume, 0)] {
+        broker.steer(Order { action, ..found[0].clone() }).await.unwrap();
+        assert_eq!(standing().await.len(), left);
+    }
+    let kept: u32 = beside.query_row("SELECT count(*) FROM standing_order", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1, "what is not known is nobody's to remove");
 }
 
 #[tokio::test]

@@ -1,18 +1,33 @@
-//! The queue of failed jobs, for tools: look without consuming, retry, discard.
+//! The queues of failed and of discarded jobs, for tools: look without consuming, retry, edit, discard, restore.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `look` | lists and single jobs, which stay where they are |
+//! | `bulk` | one operation on many jobs: picked over one subscription, settled side by side, paced |
+//! | `retry` | back into their queues, with a mark |
+//! | `edit` | a corrected copy instead |
+//! | `discard` | away, and back again |
+//!
+//! `{app}.failed` is an ordinary durable queue, so whatever is done to a job is a settlement: the copy is there before
+//! the original is gone. A tool that is killed loses nothing; on a broker without transactions it may leave a job in
+//! both places.
+
+mod bulk;
+mod discard;
+mod edit;
+mod look;
+mod retry;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use ponos_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Outgoing, SettleError, Settlement,
-    SubscribeOptions, Topology, Verdict,
-};
-use ponos_core::envelope::{Envelope, Progress};
-use ponos_core::id::MessageId;
+use ponos_core::broker::Broker;
+use ponos_core::id::Timestamp;
 use ponos_core::name::{AppName, QueueName};
 
-/// How long a tool waits for a job that another one may hold.
-const PICK_DEADLINE: Duration = Duration::from_secs(5);
+pub use bulk::{Bulk, BulkEnd, CircuitGate, Gate, Moved, MovedTo};
+pub use discard::DISCARDED_FOR;
+pub use edit::Edited;
+pub use retry::RetryFailed;
 
 /// The failed jobs of one application.
 #[derive(Debug)]
@@ -21,14 +36,28 @@ pub struct FailedJobs {
     app: AppName,
 }
 
-/// What became of a job that was to be retried.
+/// What somebody does to failed jobs: what is done in one operation has one mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum RetryFailed {
-    /// It is in its queue again, with all its attempts before it.
-    Retried(QueueName),
-    /// It is not among the failed jobs (any more), or another tool holds it.
-    NotThere,
+pub struct Operation {
+    /// `op-` and eight hexadecimal digits.
+    pub id: String,
+    /// Who does it; may be empty.
+    pub by: String,
+    /// When it was begun.
+    pub at: Timestamp,
+}
+
+impl Operation {
+    /// A new operation, begun now.
+    #[must_use]
+    pub fn begun_by(by: impl Into<String>) -> Self {
+        Self {
+            id: format!("op-{:08x}", fastrand::u32(..)),
+            by: by.into(),
+            at: std::time::SystemTime::now().into(),
+        }
+    }
 }
 
 impl FailedJobs {
@@ -38,107 +67,11 @@ impl FailedJobs {
         Self { broker, app }
     }
 
-    fn queue(&self) -> QueueName {
+    fn failed(&self) -> QueueName {
         QueueName::failed(&self.app)
     }
 
-    /// Up to `limit` failed jobs, oldest first, after the one that a page before ended with.
-    ///
-    /// # Errors
-    ///
-    /// When the broker cannot be reached, or the application has never been there.
-    pub async fn list(&self, limit: usize, after: Option<MessageId>) -> Result<Vec<Envelope>, BrokerError> {
-        let query = Inspect::Messages { queue: self.queue(), limit, after };
-        Ok(self.broker.inspect(query).await?.into_messages())
-    }
-
-    /// One failed job.
-    ///
-    /// # Errors
-    ///
-    /// As [`list`](Self::list).
-    pub async fn show(&self, id: MessageId) -> Result<Option<Envelope>, BrokerError> {
-        let query = Inspect::Message { queue: self.queue(), id };
-        Ok(self.broker.inspect(query).await?.into_messages().into_iter().next())
-    }
-
-    /// Puts a failed job back into its queue, as a new job with the same identity: all its attempts are before it.
-    ///
-    /// # Errors
-    ///
-    /// When the broker cannot be reached or does not take it; the job then is still among the failed ones.
-    pub async fn retry(&self, id: MessageId) -> Result<RetryFailed, BrokerError> {
-        let Some((delivery, _held)) = self.pick(id).await? else {
-            return Ok(RetryFailed::NotThere);
-        };
-        let Some(report) = &delivery.envelope.report else {
-            let problem = format!(
-                "the job {id} has no report, so its queue is not known: discard it, or publish it anew by hand"
-            );
-            return Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
-        };
-        let queue = report.queue.clone();
-        let mut envelope = (*delivery.envelope).clone();
-        envelope.report = None;
-        // Due now: told from the first delivery under this id, which may have been given up by this very process.
-        envelope.progress = Progress { due: Some(SystemTime::now().into()), ..Progress::default() };
-        self.settle(&delivery, &queue, envelope).await?;
-        Ok(RetryFailed::Retried(queue))
-    }
-
-    /// Takes a failed job out of the list. It is kept among the discarded ones. `false` when it is not there.
-    ///
-    /// # Errors
-    ///
-    /// When the broker cannot be reached or does not take it; the job then is still among the failed ones.
-    pub async fn discard(&self, id: MessageId) -> Result<bool, BrokerError> {
-        let discarded = QueueName::discarded(&self.app);
-        let tasks = vec![discarded.clone()];
-        self.broker.declare(&Topology { app: Some(self.app.clone()), tasks, ..Topology::default() }).await?;
-        let Some((delivery, _held)) = self.pick(id).await? else {
-            return Ok(false);
-        };
-        let envelope = (*delivery.envelope).clone();
-        self.settle(&delivery, &discarded, envelope).await?;
-        Ok(true)
-    }
-
-    /// Takes one job out of the queue; it is held for as long as the second value lives.
-    async fn pick(&self, id: MessageId) -> Result<Option<(Delivery, impl Sized + use<>)>, BrokerError> {
-        if self.show(id).await?.is_none() {
-            return Ok(None);
-        }
-        let options = SubscribeOptions { prefetch: 1, only: Some(vec![id]) };
-        let mut subscription = self.broker.subscribe(&self.queue(), options).await?;
-        let mut found = Vec::new();
-        let picked = tokio::time::timeout(
-            PICK_DEADLINE,
-            std::future::poll_fn(|cx| subscription.poll_next(cx, 1, &mut found)),
-        );
-        match picked.await {
-            Err(_) => Ok(None),
-            Ok(Err(lost)) => Err(BrokerError::new(BrokerErrorKind::Unavailable, lost.to_string())),
-            Ok(Ok(())) => Ok(found.pop().map(|delivery| (delivery, subscription))),
-        }
-    }
-
-    async fn settle(
-        &self,
-        delivery: &Delivery,
-        to: &QueueName,
-        envelope: Envelope,
-    ) -> Result<(), BrokerError> {
-        let send = vec![Outgoing { to: Destination::Queue(to.clone()), envelope }];
-        match self.broker.settle(delivery, Settlement { send, verdict: Verdict::Done }).await {
-            Ok(_) => Ok(()),
-            Err(SettleError::Unavailable(error)) => Err(error),
-            Err(SettleError::NotSent(_)) => Err(BrokerError::new(
-                BrokerErrorKind::NotFound,
-                format!(
-                    "the queue `{to}` does not exist: start the service that owns it once, it declares its queues"
-                ),
-            )),
-            Err(error) => Err(BrokerError::new(BrokerErrorKind::Unavailable, error.to_string())),
-        }
+    fn discarded(&self) -> QueueName {
+        QueueName::discarded(&self.app)
     }
 }

@@ -89,7 +89,10 @@ pub use broker::{BROKER_VARIABLE, Broker, DEFAULT_BROKER, MemoryBroker, Rough};
 #[cfg(feature = "rabbitmq")]
 pub use broker::{QueueType, RabbitBroker, RabbitOptions};
 pub use context::TaskCx;
-pub use failed::{FailedJobs, RetryFailed};
+pub use failed::{
+    Bulk, BulkEnd, CircuitGate, DISCARDED_FOR, Edited, FailedJobs, Gate, Moved, MovedTo, Operation,
+    RetryFailed,
+};
 pub use message::{
     App, EmittedBy, ErasedPayload, Event, EventInfo, IntoTasks, OwnedBy, Payload, Task, TaskSink,
 };

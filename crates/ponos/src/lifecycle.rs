@@ -101,17 +101,18 @@ impl Lifecycle {
         self.keep(at, message, What::Unpublished(what));
     }
 
-    /// Tells how an attempt at a job ended, and of what kind its error was.
+    /// Tells how an attempt at a job ended, of what kind its error was, and under which rate limit it waited if it did.
     pub(crate) fn attempt(
         &self,
         at: Timestamp,
         job: &Envelope,
         what: AttemptRecord,
         class: Option<ErrorClass>,
+        limit: impl FnOnce() -> Option<Arc<str>>,
     ) {
         #[cfg(feature = "metrics")]
         if let Some(meter) = &self.meter {
-            meter.attempt(at, job, &what, class);
+            meter.attempt(at, job, &what, class, limit);
         }
         self.keep(at, job, What::Attempt(what));
     }

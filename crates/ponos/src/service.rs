@@ -1,6 +1,7 @@
 //! A service: what it reacts to, what it does, and under which policies. The definition needs no state and no broker.
 
 pub(crate) mod handler;
+mod orders;
 pub(crate) mod policy;
 mod running;
 
@@ -12,11 +13,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use ponos_core::manifest::{EventManifest, MANIFEST_VERSION, Manifest, ReactionManifest, TaskManifest};
+use ponos_core::manifest::{
+    EventManifest, MANIFEST_VERSION, Manifest, OrdersManifest, ReactionManifest, TaskManifest,
+};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
-use ponos_core::policy::{BreakerConfig, Rate};
+use ponos_core::policy::{BreakerConfig, DEFAULT_HOP_LIMIT, Rate};
 
 use self::handler::{HealthCheck, RecoverFn, TaskFn, blocking_fn, health_fn, reaction_fn, task_fn};
+use self::orders::OrdersPolicy;
 use self::policy::NpmFallbacks;
 use crate::clock::Clock;
 use crate::context::TaskCx;
@@ -51,6 +55,10 @@ pub struct Service<A: App> {
     errored_events: ErroredEvents,
     /// Whether records are kept.
     lifecycle: bool,
+    orders: OrdersPolicy,
+    /// What is wrong with the environment.
+    problems: Vec<String>,
+    hop_limit: u32,
     /// What it shows of itself.
     #[cfg(feature = "metrics")]
     observe: Option<crate::metrics::Observe>,
@@ -162,6 +170,9 @@ impl<A: App> Service<A> {
             hooks: Hooks::default(),
             errored_events: ErroredEvents::Off,
             lifecycle: true,
+            orders: OrdersPolicy::Follow,
+            problems: Vec::new(),
+            hop_limit: DEFAULT_HOP_LIMIT,
             #[cfg(feature = "metrics")]
             observe: None,
             #[cfg(feature = "reqwest")]
@@ -297,6 +308,26 @@ impl<A: App> Service<A> {
         self
     }
 
+    /// Ignores standing orders (`ponos pause`, `rate`, `circuit`): for a service that must go on whatever others order.
+    /// Default: they are carried out. `PONOS_ORDERS=off` says the same for one process, `PONOS_ORDERS=on` takes it back.
+    ///
+    /// An order that stands is then told in the log, once, as a warning.
+    pub fn ignore_orders(mut self) -> Self {
+        self.orders = OrdersPolicy::Ignore;
+        self
+    }
+
+    /// How many messages may lie between a job and the start of its chain; at least 1. Default: 64.
+    ///
+    /// A job beyond that does not run: it fails at once, as [`GaveUpReason::HopLimit`](crate::core::envelope::GaveUpReason),
+    /// so that a loop (an event, a reaction, a task, the event again) comes to an end and is heard of. Its recovery function
+    /// runs if it is the first beyond the limit, and not for what that sets off. A retry by hand fails again, until the limit
+    /// is raised.
+    pub fn hop_limit(mut self, messages: u32) -> Self {
+        self.hop_limit = messages;
+        self
+    }
+
     /// The options of `cx.http()`: which hosts may see the transaction id.
     #[cfg(feature = "reqwest")]
     pub fn http(mut self, options: crate::http::HttpOptions) -> Self {
@@ -372,6 +403,10 @@ impl<A: App> Service<A> {
             reactions: reactions.collect(),
             tasks: tasks.collect(),
             events,
+            orders: match self.orders {
+                OrdersPolicy::Follow => OrdersManifest::Followed,
+                OrdersPolicy::Ignore => OrdersManifest::Ignored,
+            },
         }
     }
 
@@ -406,17 +441,27 @@ impl<A: App> Service<A> {
     /// When the definition has a problem (all of them are named), metrics cannot be served where they should, or the broker
     /// cannot be used.
     pub async fn start(
-        #[cfg_attr(not(feature = "metrics"), expect(unused_mut, reason = "nothing is observed"))] mut self,
+        self,
         state: A::State,
         broker: impl Into<crate::Broker>,
     ) -> Result<Running<A>, StartError> {
-        let npm = NpmFallbacks::from_env(|name| std::env::var(name).ok());
+        let get = |name: &str| std::env::var(name).ok();
+        let npm = NpmFallbacks::from_env(get);
+        start(self.environment(get), state, broker.into(), Clock::real(), npm).await
+    }
+
+    /// What the environment says about this process.
+    fn environment(mut self, get: impl Fn(&str) -> Option<String>) -> Self {
+        match OrdersPolicy::from_env(&get) {
+            Ok(orders) => self.orders = orders.unwrap_or(self.orders),
+            Err(problem) => self.problems.push(problem),
+        }
         #[cfg(feature = "metrics")]
         {
-            let addr = std::env::var(crate::metrics::METRICS_ADDR_VARIABLE).ok();
-            self.observe = crate::metrics::Observe::or_env(self.observe, addr);
+            self.observe =
+                crate::metrics::Observe::or_env(self.observe, get(crate::metrics::METRICS_ADDR_VARIABLE));
         }
-        start(self, state, broker.into(), Clock::real(), npm).await
+        self
     }
 }
 

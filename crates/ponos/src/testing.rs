@@ -239,7 +239,7 @@ impl System {
     }
 
     /// Waits until nothing is left to do: every queue that a running service works is empty, whatever has to be waited
-    /// for in virtual time. Jobs of stopped services and paused queues stay where they are.
+    /// for in virtual time. Jobs of stopped services, and of queues that an order holds, stay where they are.
     ///
     /// # Panics
     ///

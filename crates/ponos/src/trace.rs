@@ -16,17 +16,27 @@
 //! [`Cascade::render`] is for terminals, [`Cascade::to_json`] for programs, and [`Balance`] counts jobs over any
 //! number of transactions.
 
+#[cfg(test)]
+mod around_tests;
 mod balance;
 mod build;
 mod cascade;
+mod details;
+mod diff;
+mod future;
 mod job;
 mod json;
 mod lines;
+mod mermaid;
+mod surroundings;
 mod terminal;
 #[cfg(test)]
 mod tests;
 
 pub use self::balance::Balance;
 pub use self::cascade::{Cascade, CascadeOutcome, Job, Jobs, Kind, Node, Nodes, Origin, Tally};
+pub use self::diff::{Diff, Difference, Side};
 pub use self::job::JobState;
+pub use self::lines::duration;
+pub use self::surroundings::{Gap, Hold, InFlight, Listener, Surroundings};
 pub use self::terminal::RenderOptions;

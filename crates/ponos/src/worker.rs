@@ -36,7 +36,7 @@ pub(crate) use policy::Resolved;
 pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
 pub(crate) use settle::errored_event;
 pub(crate) use solo::Solo;
-pub(crate) use vitals::Vitals;
+pub(crate) use vitals::{Rest, Vitals};
 
 use std::sync::Arc;
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) hooks: Hooks,
     pub(crate) errored_events: ErroredEvents,
+    /// How many messages may lie between a job that runs and the start of its chain.
+    pub(crate) hop_limit: u32,
     pub(crate) solo: Solo,
     pub(crate) limit_store: LimitStore,
 }

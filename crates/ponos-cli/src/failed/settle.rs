@@ -1,188 +1,169 @@
-//! `ponos failed retry` and `ponos failed discard`: out of the queue of failed jobs, one by one.
+//! `ponos failed discard` and `ponos failed restore`: away, and back.
 
-use std::collections::BTreeSet;
-
-use ponos::core::broker::BrokerError;
-use ponos::core::name::{AppName, QueueName};
-use ponos::{MessageId, RetryFailed};
+use ponos::Operation;
+use ponos::core::id::Timestamp;
+use ponos::core::name::QueueName;
 use serde::Serialize;
 
-use super::SettleArgs;
-use super::store::{self, Failed};
+use super::args::{DiscardArgs, Filter, RestoreArgs};
+use super::operation::{self, Act, How, Outcome, Plan, Settled};
+use super::store::{self, Failed, Shelf};
+use super::{args::Selector, select};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
-use crate::output::{Output, Tone};
-use crate::{json, text};
+use crate::output::Output;
+use crate::{json, steer, text};
 
-/// What is done with the jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// Which of the two.
+#[derive(Debug)]
 pub(super) enum Action {
-    Retry,
-    Discard,
-}
-
-impl Action {
-    const fn verb(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::Discard => "discard",
-        }
-    }
-
-    const fn done(self) -> &'static str {
-        match self {
-            Self::Retry => "retried",
-            Self::Discard => "discarded",
-        }
-    }
+    Discard(DiscardArgs),
+    Restore(RestoreArgs),
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
     version: u32,
-    action: Action,
+    action: &'static str,
     /// Whether it was only said what would be done.
     dry_run: bool,
+    operation: Option<&'a str>,
+    plan: &'a Plan,
+    interrupted: bool,
     jobs: &'a [Settled],
 }
 
-#[derive(Serialize)]
-struct Settled {
-    app: AppName,
-    id: MessageId,
-    result: Outcome,
-    /// Where it is now, or would go.
-    queue: Option<QueueName>,
-    problem: Option<String>,
-}
+/// How long a reason may be, in bytes.
+const MAX_REASON: usize = 1000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    /// It would be done with `--yes`.
-    Planned,
-    Done,
-    /// Somebody else took it meanwhile.
-    NotThere,
-    /// The broker did not take it; it is still among the failed ones.
-    Refused,
-}
-
-pub(super) async fn run(
-    action: Action,
-    args: SettleArgs,
-    session: &Session,
-    out: &mut Output,
-) -> Result<Exit, CliError> {
-    let apps = store::apps(session, args.app.as_ref()).await?;
-    let jobs = if args.all {
-        // A list of what is there now: what fails again meanwhile is not retried again.
-        store::all(session, args.app.as_ref()).await?
-    } else {
-        // All are looked up first, so that a typing error does nothing by halves.
-        let mut ids = args.ids;
-        let mut seen = BTreeSet::new();
-        ids.retain(|id| seen.insert(*id));
-        let mut jobs = Vec::new();
-        for id in ids {
-            jobs.push(store::the_one(session, &apps, id).await?);
-        }
-        jobs
-    };
-    let dry_run = args.all && !args.yes;
-    let mut settled = Vec::with_capacity(jobs.len());
-    let mut broken = Ok(());
-    for job in jobs {
-        let one = if dry_run {
-            plan(action, job)
-        } else {
-            match settle(action, job, session).await {
-                Ok(one) => one,
-                Err(error) => {
-                    broken = Err(error);
-                    break;
-                }
+pub(super) async fn run(action: Action, session: &Session, out: &mut Output) -> Result<Exit, CliError> {
+    match action {
+        Action::Discard(args) => {
+            let reason = text::line(&args.reason, MAX_REASON);
+            if reason.trim().is_empty() {
+                return Err(CliError::usage("the reason is empty", "say why with --reason TEXT"));
             }
-        };
-        if !args.json {
-            print(action, &one, out);
+            let jobs = select::jobs(session, Shelf::Failed, &args.which, &args.filter).await?;
+            let confirmed = if args.dry_run { None } else { Some(args.yes) };
+            carry_out(Act::Discard(&reason), jobs, confirmed, args.json, session, out).await?;
+            forget_the_old(session, &args.filter).await;
         }
-        settled.push(one);
-    }
-    if args.json {
-        json::print(&Document { version: json::VERSION, action, dry_run, jobs: &settled }, out);
-    } else if settled.is_empty() && broken.is_ok() {
-        out.line("no failed jobs");
-    }
-    broken?;
-    conclude(action, &settled)
-}
-
-/// Says in the exit code whether everything was done.
-fn conclude(action: Action, settled: &[Settled]) -> Result<Exit, CliError> {
-    let count = |result| settled.iter().filter(|job| job.result == result).count() as u64;
-    let planned = count(Outcome::Planned);
-    if planned > 0 {
-        return Err(CliError::refused(
-            format!("nothing was done: this would {} {}", action.verb(), text::count(planned, "job")),
-            "say --yes to do it, or name the jobs",
-        ));
-    }
-    let undone = count(Outcome::NotThere) + count(Outcome::Refused);
-    if undone > 0 {
-        return Err(CliError::refused(
-            format!("{undone} of {} not {}", text::count(settled.len() as u64, "job"), action.done()),
-            "`ponos failed list` shows what is still there",
-        ));
+        Action::Restore(args) => {
+            let jobs = discarded(&args.which, args.op.as_deref(), &args.filter, session).await?;
+            // It takes nothing away.
+            let confirmed = if args.dry_run { None } else { Some(true) };
+            carry_out(Act::Restore, jobs, confirmed, args.json, session, out).await?;
+        }
     }
     Ok(Exit::Ok)
 }
 
-fn plan(action: Action, job: Failed) -> Settled {
-    let queue = match action {
-        Action::Retry => job.envelope.report.map(|report| report.queue),
-        Action::Discard => Some(QueueName::discarded(&job.app)),
-    };
-    Settled { app: job.app, id: job.envelope.id, result: Outcome::Planned, queue, problem: None }
-}
-
-/// # Errors
-///
-/// When the broker does not answer: the next job would meet the same.
-async fn settle(action: Action, job: Failed, session: &Session) -> Result<Settled, CliError> {
-    let jobs = store::jobs_of(session, &job.app);
-    let id = job.envelope.id;
-    let answer: Result<Option<QueueName>, BrokerError> = match action {
-        Action::Retry => session.ask(jobs.retry(id)).await.map(|retried| match retried {
-            RetryFailed::Retried(queue) => Some(queue),
-            _ => None,
-        }),
-        Action::Discard => session
-            .ask(jobs.discard(id))
-            .await
-            .map(|was_there| was_there.then(|| QueueName::discarded(&job.app))),
-    };
-    let (result, queue, problem) = match answer {
-        Ok(Some(queue)) => (Outcome::Done, Some(queue), None),
-        Ok(None) => (Outcome::NotThere, None, None),
-        Err(error) if error.is_temporary() => return Err(error.into()),
-        Err(error) => (Outcome::Refused, None, Some(error.to_string())),
-    };
-    Ok(Settled { app: job.app, id, result, queue, problem })
-}
-
-fn print(action: Action, job: &Settled, out: &mut Output) {
-    let queue = job.queue.as_ref().map(|queue| format!(" → {queue}")).unwrap_or_default();
-    let id = job.id;
-    let line = match job.result {
-        Outcome::Planned => format!("would {} {id}{queue}", action.verb()),
-        Outcome::Done => format!("{} {id}{queue}", out.paint(Tone::Good, action.done())),
-        Outcome::NotThere => format!("{} {id}: it is not there any more", out.paint(Tone::Bad, "left")),
-        Outcome::Refused => {
-            let problem = text::one_line(job.problem.as_deref().unwrap_or_default());
-            format!("{} {id}: {problem}", out.paint(Tone::Bad, "left"))
+async fn discarded(
+    which: &[Selector],
+    op: Option<&str>,
+    filter: &Filter,
+    session: &Session,
+) -> Result<Vec<Failed>, CliError> {
+    let mut jobs = select::jobs(session, Shelf::Discarded, which, filter).await?;
+    if let Some(op) = op {
+        let in_it = |job: &Failed| job.envelope.progress.discarded.as_ref().is_some_and(|by| by.op == op);
+        jobs.retain(in_it);
+        if jobs.is_empty() {
+            return Err(CliError::refused(
+                format!("no discarded job is of the operation `{}`", text::line(op, 64)),
+                Shelf::Discarded.list(),
+            ));
         }
+    }
+    Ok(jobs)
+}
+
+/// `confirmed` is `None` when it is only asked what would be done.
+async fn carry_out(
+    act: Act<'_>,
+    jobs: Vec<Failed>,
+    confirmed: Option<bool>,
+    as_json: bool,
+    session: &Session,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let to = |job: &Failed| match act {
+        Act::Restore => Some(QueueName::failed(&job.app)),
+        _ => Some(QueueName::discarded(&job.app)),
     };
-    out.line(&line);
+    let plan = Plan::of(&jobs, to, None);
+    let mut document = Document {
+        version: json::VERSION,
+        action: act.verb(),
+        dry_run: confirmed != Some(true),
+        operation: None,
+        plan: &plan,
+        interrupted: false,
+        jobs: &[],
+    };
+    if jobs.is_empty() {
+        if as_json {
+            json::print(&document, out);
+        } else {
+            let noun = if matches!(act, Act::Restore) { Shelf::Discarded } else { Shelf::Failed }.noun();
+            out.line(&format!("no {noun}s"));
+        }
+        return Ok(());
+    }
+    if confirmed != Some(true) {
+        if as_json {
+            let planned: Vec<Settled> = jobs.iter().map(|job| planned(job, to(job))).collect();
+            document.jobs = &planned;
+            json::print(&document, out);
+        } else {
+            plan.print(act.verb(), None, out);
+        }
+        return match confirmed {
+            None => Ok(()),
+            Some(_) => Err(CliError::unconfirmed(format!(
+                "nothing was done: this would {} {}",
+                act.verb(),
+                text::count(jobs.len() as u64, "job")
+            ))),
+        };
+    }
+    let operation = Operation::begun_by(steer::whoami());
+    let how = How { operation: &operation, act, rate: None, gate: None, json: as_json };
+    let ran = operation::run(session, &jobs, how, out).await?;
+    if as_json {
+        document.operation = Some(&operation.id);
+        document.interrupted = ran.interrupted;
+        document.jobs = &ran.settled;
+        json::print(&document, out);
+    } else {
+        ran.print(how, out);
+        if matches!(act, Act::Discard(_)) && ran.done() > 0 {
+            let days = ponos::DISCARDED_FOR.as_secs() / 86_400;
+            let hint = format!("  kept for {days} days: ponos failed restore --op {}", operation.id);
+            let hint = out.paint(crate::output::Tone::Faint, &hint);
+            out.line(&hint);
+        }
+    }
+    ran.conclude(how)
+}
+
+pub(super) fn planned(job: &Failed, queue: Option<QueueName>) -> Settled {
+    Settled { app: job.app.clone(), id: job.envelope.id, result: Outcome::Planned, queue, problem: None }
+}
+
+/// RabbitMQ lets go of discarded jobs by itself; elsewhere it is done on the way. What goes wrong is done next time.
+async fn forget_the_old(session: &Session, filter: &Filter) {
+    if session.is_rabbitmq() {
+        return;
+    }
+    let now = text::now();
+    let is_old = |at: Timestamp| now.since(at) > ponos::DISCARDED_FOR;
+    let Ok(jobs) = store::all(session, Shelf::Discarded, filter.app.as_ref()).await else { return };
+    let old = jobs
+        .into_iter()
+        .filter(|job| job.envelope.progress.discarded.as_ref().is_some_and(|discarded| is_old(discarded.at)));
+    for job in old {
+        let bulk = ponos::Bulk::new(Operation::begun_by(""));
+        let _ = store::jobs_of(session, &job.app).forget_many(vec![job.envelope.id], bulk).await;
+    }
 }

@@ -133,6 +133,11 @@ impl MemoryBroker {
         self.state().break_subscriptions(queue);
     }
 
+    /// Tells nobody the standing orders from now on, as a broker that cannot be reached.
+    pub fn withhold_orders(&self) {
+        self.state().withholds_orders = true;
+    }
+
     fn publish_one(&self, state: &mut State, message: Outgoing) -> Published {
         if message.envelope.body.len() > MAX_BODY {
             return Published::Refused(too_large(message.envelope.body.len()));

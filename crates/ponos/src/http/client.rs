@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::Target;
 use super::options::{Allowed, StubAnswer};
-use super::{CAUSE_HEADER, HttpError, HttpErrorKind, HttpOptions, TID_HEADER};
+use super::{CAUSE_HEADER, HOPS_HEADER, HttpError, HttpErrorKind, HttpOptions, TID_HEADER};
 use crate::clock::Clock;
 
 /// How many redirects are followed.
@@ -67,7 +67,7 @@ fn follow(allowed: &Allowed, attempt: redirect::Attempt<'_>) -> redirect::Action
 
 /// An HTTP client whose requests belong to the transaction of the job that makes them.
 ///
-/// To the hosts that the service [allows](HttpOptions::allow) it sends `x-ponos-tid`, `x-ponos-cause` and `traceparent`, in
+/// To the hosts that the service [allows](HttpOptions::allow) it sends `x-ponos-tid`, `x-ponos-cause`, `x-ponos-hops` and `traceparent`, in
 /// place of what the caller may have set (but a `traceparent` that the caller set stays). A redirect from such a host to
 /// another one is not followed: the answer is the redirect. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -241,6 +241,7 @@ fn carry(cause: &Cause, headers: &mut HeaderMap) {
     put(TID_HEADER, &cause.tid.to_string());
     if let Some(message) = cause.message {
         put(CAUSE_HEADER, &message.to_string());
+        put(HOPS_HEADER, &cause.hops.to_string());
     }
     if traced {
         return;
@@ -285,6 +286,7 @@ mod tests {
             message: Some(MessageId::from_bytes(
                 *b"\x01\x98\xf3\xc2\x7d\x41\x8a\x06\x9c\x1e\x5b\x0f\x4e\x2a\x9d\x18",
             )),
+            hops: 3,
             ..Cause::root(Tid::from_foreign(TID).unwrap())
         }
     }
@@ -354,6 +356,7 @@ mod tests {
         assert_eq!(first, "POST /card?a=1&b=2+3 HTTP/1.1");
         assert_eq!(headers["x-ponos-tid"], TID);
         assert_eq!(headers["x-ponos-cause"], "0198f3c2-7d41-8a06-9c1e-5b0f4e2a9d18");
+        assert_eq!(headers["x-ponos-hops"], "3");
         assert_eq!(headers["traceparent"], "00-0198f3c27d417a069c1e5b0f4e2a9d17-9c1e5b0f4e2a9d18-01");
         assert_eq!(headers["content-type"], "application/json");
         assert_eq!(headers["x-mine"], "yes");

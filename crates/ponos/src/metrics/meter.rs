@@ -32,8 +32,6 @@ pub(crate) struct QueueNames {
     pub(crate) queue: Arc<str>,
     /// The event that it hears, or its task.
     pub(crate) name: Arc<str>,
-    /// The rate limit that its jobs are under.
-    pub(crate) limit: Option<Arc<str>>,
 }
 
 /// Where the messages are.
@@ -147,7 +145,7 @@ impl Meter {
     fn names(&self, queue: &QueueName) -> QueueNames {
         self.queues.get(queue).cloned().unwrap_or_else(|| {
             let other: Arc<str> = OTHER.into();
-            QueueNames { queue: Arc::clone(&other), name: other, limit: None }
+            QueueNames { queue: Arc::clone(&other), name: other }
         })
     }
 
@@ -193,9 +191,10 @@ impl Meter {
         job: &Envelope,
         what: &AttemptRecord,
         class: Option<ErrorClass>,
+        limit: impl FnOnce() -> Option<Arc<str>>,
     ) {
         let example = Example::of(&job.tid, at);
-        let QueueNames { queue, name, limit } = self.names(&what.queue);
+        let QueueNames { queue, name } = self.names(&what.queue);
         let pair = || -> [Value; 2] { [(&name).into(), (&queue).into()] };
 
         let error = match (&what.end, class) {
@@ -209,9 +208,9 @@ impl Meter {
         if let Some(ready) = what.ready {
             self.queue_wait.observe(pair(), what.started.since(ready).as_secs_f64(), &example);
         }
-        if let (Some(limit), false) = (&limit, what.held.is_zero()) {
-            self.rate_limited.count([limit.into()], &example);
-            self.rate_limit_wait.observe([limit.into()], what.held.as_secs_f64(), &example);
+        if let Some(limit) = (!what.held.is_zero()).then(limit).flatten() {
+            self.rate_limited.count([(&limit).into()], &example);
+            self.rate_limit_wait.observe([(&limit).into()], what.held.as_secs_f64(), &example);
         }
         if let AttemptEnd::Retry { class, .. } = &what.end
             && *class != ErrorClass::Snooze
@@ -279,7 +278,7 @@ fn outcome(end: &AttemptEnd, class: Option<ErrorClass>) -> &'static str {
         AttemptEnd::Retry { .. } => "retry",
         AttemptEnd::GaveUp { reason, .. } | AttemptEnd::Failed { reason, .. } => match reason {
             GaveUpReason::Undecodable => "invalid",
-            GaveUpReason::Stopped | GaveUpReason::Poison => "fatal",
+            GaveUpReason::Stopped | GaveUpReason::Poison | GaveUpReason::HopLimit => "fatal",
             GaveUpReason::Exhausted | GaveUpReason::TooOld if class == Some(ErrorClass::Timeout) => "timeout",
             _ => "exhausted",
         },

@@ -107,20 +107,14 @@ impl Observe {
     }
 
     /// The counters of a service with this manifest, on the broker of this name.
-    pub(crate) fn meter(
-        &self,
-        manifest: &Manifest,
-        broker: &str,
-        limit: impl Fn(&QueueName) -> Option<String>,
-    ) -> Meter {
+    pub(crate) fn meter(&self, manifest: &Manifest, broker: &str) -> Meter {
         let reactions = manifest.reactions.iter().map(|reaction| (&reaction.queue, &reaction.event));
         let tasks = manifest.tasks.iter().map(|task| (&task.queue, &task.name));
         let queues: BTreeMap<_, _> = reactions
             .chain(tasks)
             .filter_map(|(queue, name)| {
                 let key = QueueName::parse(queue).ok()?;
-                let limit = limit(&key).map(Into::into);
-                Some((key, QueueNames { queue: queue.as_str().into(), name: name.as_str().into(), limit }))
+                Some((key, QueueNames { queue: queue.as_str().into(), name: name.as_str().into() }))
             })
             .collect();
         // Gauges have their places first: there is one of each kind for each queue.

@@ -13,7 +13,7 @@ use super::meter::Meter;
 use super::observe::Observe;
 use super::series::Highest;
 use crate::context::Local;
-use crate::worker::{Circuit, Vitals};
+use crate::worker::{Circuit, Rest, Vitals};
 
 /// How often the event loop shows that it turns, and consumers are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub(super) enum Doing {
     Down,
     /// An order stands.
     Paused,
-    /// Its circuit is open.
+    /// Its circuit is open, by itself or by order.
     CutOff,
     /// It waits for its rate limit.
     Limited,
@@ -87,16 +87,12 @@ impl Consumer {
     }
 
     pub(super) fn doing(&self, beat: &QueueBeat) -> Doing {
-        if beat.paused {
-            Doing::Paused
-        } else if self.phase() == CircuitPhase::Open {
-            Doing::CutOff
-        } else if self.vitals.is_resting() {
-            Doing::Limited
-        } else if beat.up {
-            Doing::Up
-        } else {
-            Doing::Down
+        match self.vitals.rest() {
+            _ if beat.paused => Doing::Paused,
+            Rest::Circuit => Doing::CutOff,
+            Rest::Limit => Doing::Limited,
+            Rest::No if beat.up => Doing::Up,
+            Rest::No => Doing::Down,
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ponos_core::broker::{Broker, BrokerError, Inspect, Order, OrderAction, Topology};
+use ponos_core::broker::{Broker, BrokerError, Order, OrderAction, Topology};
 use ponos_core::journal::{Beat, CircuitNotice, CircuitPhase, MAX_FLIGHTS, Notice};
 use ponos_core::name::{AppName, EventName, QueueName};
 use ponos_core::policy::BreakerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::orders::{self, Orders, Steered};
 use super::policy::NpmFallbacks;
 use super::{DependencyPolicy, Service, queue_of_task};
 use crate::clock::Clock;
@@ -33,9 +34,6 @@ const BROKER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often an instance says that it is alive.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often standing orders are looked up.
-const ORDERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +74,7 @@ pub enum StartError {
 pub struct Running<A: App> {
     publisher: Publisher<A>,
     shared: Arc<Shared>,
-    controls: BTreeMap<QueueName, watch::Sender<Control>>,
+    orders: Arc<Orders>,
     workers: Vec<JoinHandle<()>>,
     /// Keepers of circuits, limits and orders, which never end by themselves.
     keepers: Vec<JoinHandle<()>>,
@@ -94,7 +92,7 @@ impl<A: App> std::fmt::Debug for Running<A> {
         f.debug_struct("Running")
             .field("app", &A::NAME)
             .field("broker", &self.shared.broker)
-            .field("queues", &self.controls.keys())
+            .field("queues", &self.orders.names().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -117,7 +115,10 @@ pub(crate) async fn start<A: App>(
     clock: Clock,
     npm: Result<NpmFallbacks, String>,
 ) -> Result<Running<A>, StartError> {
-    let mut problems = Vec::new();
+    let mut problems = service.problems.clone();
+    if service.hop_limit == 0 {
+        problems.push("`hop_limit` is 0, so that no job would ever run: the least is 1".into());
+    }
     let npm = npm.unwrap_or_else(|problem| {
         problems.push(problem);
         NpmFallbacks::default()
@@ -156,15 +157,16 @@ pub(crate) async fn start<A: App>(
         None => return Err(failed(no_answer("the declaration of queues"))),
     }
     let orders = if queues.is_empty() {
-        Vec::new()
+        None
     } else {
         // Before the first job is taken: an instance that starts during a pause keeps it.
-        standing_orders(&*broker, AppName::from_checked(A::NAME), &clock).await.unwrap_or_else(|error| {
+        let read = orders::standing(&*broker, AppName::from_checked(A::NAME), &clock).await;
+        read.inspect_err(|error| {
             tracing::warn!(%error, "starting without the standing orders, which cannot be read yet");
-            Vec::new()
         })
+        .ok()
     };
-    let running = launch(service, queues, &orders, limit_store, broker, clock, owns_broker);
+    let running = launch(service, queues, orders, limit_store, broker, clock, owns_broker);
     #[cfg(feature = "metrics")]
     let running = running.shown_by(listener);
     Ok(running)
@@ -322,7 +324,7 @@ fn check_dependencies<A: App>(
 fn launch<A: App>(
     service: Service<A>,
     queues: Vec<Queue>,
-    orders: &[Order],
+    orders: Option<Vec<Order>>,
     limit_store: LimitStore,
     broker: Arc<dyn Broker>,
     clock: Clock,
@@ -337,11 +339,7 @@ fn launch<A: App>(
     };
     let local = if service.lifecycle { local.telling(&*broker) } else { local };
     #[cfg(feature = "metrics")]
-    let meter = service.observe.as_ref().map(|observe| {
-        Arc::new(
-            observe.meter(&manifest, broker.name(), |queue| limit_of(&service.dependencies, &queues, queue)),
-        )
-    });
+    let meter = service.observe.as_ref().map(|observe| Arc::new(observe.meter(&manifest, broker.name())));
     #[cfg(feature = "metrics")]
     let local = match &meter {
         Some(meter) => local.measured(Arc::clone(meter)),
@@ -356,35 +354,43 @@ fn launch<A: App>(
         broker: Arc::clone(&broker),
         hooks: service.hooks,
         errored_events: service.errored_events,
+        hop_limit: service.hop_limit,
         solo: Solo::new(),
         limit_store,
     });
     let mut keepers = Vec::new();
     let circuits = circuits(&queues, &service.dependencies, &shared, &mut keepers);
     let limiters = limiters(&queues, &service.dependencies, &shared, &mut keepers);
-    let mut controls = BTreeMap::new();
+    let mut steered = BTreeMap::new();
     let mut workers = Vec::new();
     let mut vitals = Vec::new();
     #[cfg(feature = "metrics")]
     let keys: Vec<_> = queues.iter().map(share_key).collect();
     for (member, queue) in queues.into_iter().enumerate() {
-        let key = share_key(&queue);
+        let share = share_key(&queue);
+        let own = (share != queue.queue.as_str()).then(|| Arc::clone(&limiters[queue.queue.as_str()]));
         let spec = QueueSpec {
-            circuit: circuits.get(&key).map(|circuit| (Arc::clone(circuit), member)),
-            limiter: limiters.get(&key).map(Arc::clone),
+            circuit: circuits.get(&share).map(|circuit| (Arc::clone(circuit), member)),
+            limiter: Arc::clone(&limiters[&share]),
+            own_limiter: own,
             queue: queue.queue.clone(),
-            vitals: Vitals::new(queue.queue.clone(), queue.policy.held()),
+            vitals: Vitals::new(queue.queue.clone(), queue.policy.held(queue.policy.rate)),
             policy: queue.policy,
             run: queue.run,
             recover: queue.recover,
         };
         vitals.push(Arc::clone(&spec.vitals));
         let (control, receiver) = watch::channel(Control::default());
-        controls.insert(queue.queue, control);
+        steered.insert(queue.queue, Steered { control, share });
         workers.push(QueueWorker::new(Arc::new(spec), Arc::clone(&shared), receiver));
     }
-    carry_out(orders, &controls, clock.wall());
-    keepers.push(clock.spawn(keep_orders(Arc::clone(&shared), controls.clone())));
+    let known = orders;
+    let orders =
+        Arc::new(Orders::new(service.orders, steered, circuits.clone(), limiters, Arc::clone(&local)));
+    if let Some(known) = known {
+        orders.learn(known, &clock);
+    }
+    keepers.push(clock.spawn(Arc::clone(&orders).keep(Arc::clone(&shared))));
     let workers = workers.into_iter().map(|worker| clock.spawn(worker.run())).collect();
     let vitals: Arc<[_]> = vitals.into();
     #[cfg(feature = "metrics")]
@@ -406,7 +412,7 @@ fn launch<A: App>(
     Running {
         publisher,
         shared,
-        controls,
+        orders,
         workers,
         keepers,
         owns_broker,
@@ -415,19 +421,6 @@ fn launch<A: App>(
         #[cfg(feature = "metrics")]
         listener: None,
     }
-}
-
-/// What the rate limit of a queue is called, if it is under one.
-#[cfg(feature = "metrics")]
-fn limit_of<A: App>(
-    dependencies: &BTreeMap<String, DependencyPolicy<A>>,
-    queues: &[Queue],
-    queue: &QueueName,
-) -> Option<String> {
-    let queue = queues.iter().find(|other| other.queue == *queue)?;
-    let key = share_key(queue);
-    let shared = dependencies.get(&key).and_then(|dependency| dependency.rate);
-    shared.or(queue.policy.rate).map(|_| key)
 }
 
 /// What a queue's breaker and limit are shared under: its dependency, or itself. A queue's name holds a dot, a
@@ -514,84 +507,45 @@ async fn keep_beating(
     }
 }
 
+/// A limiter for each name under which a limit is shared, and one for each queue, so that there is one to be ordered.
 fn limiters<A: App>(
     queues: &[Queue],
     dependencies: &BTreeMap<String, DependencyPolicy<A>>,
     shared: &Arc<Shared>,
     keepers: &mut Vec<JoinHandle<()>>,
 ) -> BTreeMap<String, Arc<Limiter>> {
-    let mut limiters = BTreeMap::new();
+    let mut users = BTreeMap::<String, Vec<&Queue>>::new();
     for queue in queues {
-        let key = share_key(queue);
-        let named = dependencies.get(&key).and_then(|dependency| dependency.rate);
-        let Some(rate) = named.or(queue.policy.rate) else {
-            continue;
-        };
-        if limiters.contains_key(&key) {
-            continue;
+        users.entry(share_key(queue)).or_default().push(queue);
+        if queue.policy.depends_on.is_some() {
+            users.entry(queue.queue.to_string()).or_default().push(queue);
         }
-        let users =
-            queues.iter().filter(|other| share_key(other) == key).map(|other| other.queue.clone()).collect();
-        let limiter = Arc::new(Limiter::new(rate, users, &shared.limit_store));
+    }
+    let clock = &shared.local.clock;
+    let mut limiters = BTreeMap::new();
+    for (name, users) in users {
+        let named = dependencies.get(&name).and_then(|dependency| dependency.rate);
+        // What a handler says is the limit of what it depends on.
+        let own = users.iter().filter(|queue| share_key(queue) == name).find_map(|queue| queue.policy.rate);
+        let configured = named.or(own);
+        let queues = users.into_iter().map(|queue| queue.queue.clone()).collect();
+        let limiter = Arc::new(Limiter::new(configured, queues, &shared.limit_store));
         #[cfg(feature = "redis")]
-        if let Some(link) = &shared.limit_store.link {
-            let name = format!("ponos:rate:{}:{key}", shared.local.app);
-            let keeper = Arc::clone(link).keep_limit(Arc::clone(&limiter), rate, name);
-            keepers.push(shared.local.clock.spawn(keeper));
+        if let Some((link, rate)) = shared.limit_store.link.as_ref().zip(configured) {
+            let key = format!("ponos:rate:{}:{name}", shared.local.app);
+            keepers.push(clock.spawn(Arc::clone(link).keep_limit(Arc::clone(&limiter), rate, key)));
         }
-        let (app, broker, clock) =
-            (shared.local.app.clone(), Arc::clone(&shared.broker), shared.local.clock.clone());
-        keepers.push(shared.local.clock.spawn(Arc::clone(&limiter).keep_fresh(app, broker, clock)));
-        limiters.insert(key, limiter);
+        let (app, broker) = (shared.local.app.clone(), Arc::clone(&shared.broker));
+        keepers.push(clock.spawn(Arc::clone(&limiter).keep_fresh(app, broker, clock.clone())));
+        limiters.insert(name, limiter);
     }
     #[cfg(feature = "redis")]
     if let Some(link) = &shared.limit_store.link
-        && !limiters.is_empty()
+        && limiters.values().any(|limiter| limiter.watch().borrow().rate.is_some())
     {
-        keepers.push(shared.local.clock.spawn(Arc::clone(link).keep()));
+        keepers.push(clock.spawn(Arc::clone(link).keep()));
     }
     limiters
-}
-
-/// Carries out standing orders, also those that were given before this instance started.
-async fn keep_orders(shared: Arc<Shared>, controls: BTreeMap<QueueName, watch::Sender<Control>>) {
-    let clock = &shared.local.clock;
-    loop {
-        clock.background_sleep(ORDERS_INTERVAL).await;
-        match standing_orders(&*shared.broker, shared.local.app.clone(), clock).await {
-            Ok(orders) => carry_out(&orders, &controls, clock.wall()),
-            Err(error) => tracing::debug!(%error, "standing orders cannot be read; the last ones hold"),
-        }
-    }
-}
-
-async fn standing_orders(
-    broker: &dyn Broker,
-    app: AppName,
-    clock: &Clock,
-) -> Result<Vec<Order>, BrokerError> {
-    let asked = clock.timeout(BROKER_DEADLINE, broker.inspect(Inspect::Orders(app))).await;
-    Ok(asked.unwrap_or_else(|| Err(no_answer("the question for standing orders")))?.into_orders())
-}
-
-fn carry_out(
-    orders: &[Order],
-    controls: &BTreeMap<QueueName, watch::Sender<Control>>,
-    now: ponos_core::id::Timestamp,
-) {
-    for (queue, control) in controls {
-        let order =
-            orders.iter().find(|order| order.queue == *queue && order.until.is_none_or(|until| now < until));
-        let paused = order.is_some_and(|order| order.action == OrderAction::Pause);
-        control.send_if_modified(|control| {
-            let changed = control.paused != paused;
-            if changed {
-                tracing::info!(%queue, paused, by = order.map(|o| o.by.as_str()), reason = order.map(|o| o.reason.as_str()), "standing order");
-            }
-            control.paused = paused;
-            changed
-        });
-    }
 }
 
 impl<A: App> Running<A> {
@@ -622,7 +576,7 @@ impl<A: App> Running<A> {
     async fn steer(&self, queue: &QueueName, action: OrderAction, reason: &str) -> Result<(), BrokerError> {
         let local = &self.shared.local;
         let order = Order {
-            queue: queue.clone(),
+            target: queue.clone().into(),
             action,
             by: local.host.to_string(),
             reason: reason.to_owned(),
@@ -631,9 +585,7 @@ impl<A: App> Running<A> {
         };
         self.shared.broker.steer(order.clone()).await?;
         // Here at once; the other instances look within a second.
-        if let Some((queue, control)) = self.controls.get_key_value(queue) {
-            carry_out(&[order], &BTreeMap::from([(queue.clone(), control.clone())]), local.clock.wall());
-        }
+        self.orders.add(order, &local.clock);
         Ok(())
     }
 
@@ -698,7 +650,7 @@ impl<A: App> Running<A> {
             view.drain();
         }
         let stop_by = Some(clock.now() + deadline);
-        for control in self.controls.values() {
+        for control in self.orders.controls() {
             control.send_modify(|control| control.stop_by = stop_by);
         }
         for worker in std::mem::take(&mut self.workers) {
@@ -732,8 +684,7 @@ impl<A: App> Running<A> {
 impl<A: App> Running<A> {
     /// The queues that are worked at the moment.
     pub(crate) fn served(&self) -> Vec<QueueName> {
-        let working = |control: &watch::Sender<Control>| *control.borrow() == Control::default();
-        self.controls.iter().filter(|(_, control)| working(control)).map(|(queue, _)| queue.clone()).collect()
+        self.orders.served()
     }
 }
 

@@ -201,6 +201,7 @@ macro_rules! conformance_tests {
             every_message_ends
             looking_a_hundred_times_consumes_nothing
             an_order_stands_until_it_is_replaced_or_ends
+            orders_of_several_kinds_stand_side_by_side
             records_are_found_by_their_transaction
             a_reader_of_records_goes_on_where_another_was
         }

@@ -99,7 +99,7 @@ impl Balance {
                 JobState::Waiting { .. } => balance.waiting += 1,
                 JobState::Recovering => balance.recovering += 1,
                 JobState::Lost => balance.too_late += 1,
-                JobState::NotYet | JobState::Unrecorded => {}
+                JobState::NotYet | JobState::Unrecorded | JobState::Running { .. } | JobState::Unknown => {}
             }
         }
         let none = Seen::default();

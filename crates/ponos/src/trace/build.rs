@@ -1,65 +1,132 @@
 //! From records to the tree.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ponos_core::id::{MessageId, Tid};
-use ponos_core::journal::{AttemptRecord, Record, What};
+use ponos_core::id::{MessageId, Tid, Timestamp};
+use ponos_core::journal::{AttemptRecord, HandMade, Origin as Instance, Record, UnpublishedRecord, What};
+use ponos_core::name::QueueName;
 
 use super::cascade::{Cascade, JobData, Kind, Message, Origin, Publication};
 use super::job::{self, JobState};
-use super::lines;
+use super::surroundings::Surroundings;
+use super::{future, lines};
 
 impl Cascade {
     /// The tree of one transaction. Order, duplicates and gaps of the records do not matter.
     ///
     /// Of records of several transactions those of the earliest record's are taken; see [`split`](Self::split).
     #[must_use]
-    pub fn from_records(mut records: Vec<Record>) -> Self {
-        let earliest = records.iter().min_by(|a, b| (a.at, &a.tid).cmp(&(b.at, &b.tid)));
+    pub fn from_records(records: Vec<Record>) -> Self {
+        Self::from_entries(
+            records.into_iter().map(|record| (None, record)).collect(),
+            Surroundings::default(),
+        )
+    }
+
+    /// The tree of one transaction, with all that is known around it.
+    #[must_use]
+    pub fn from_entries(mut entries: Vec<(Option<Arc<Instance>>, Record)>, around: Surroundings) -> Self {
+        let earliest =
+            entries.iter().map(|(_, record)| record).min_by(|a, b| (a.at, &a.tid).cmp(&(b.at, &b.tid)));
         let tid = earliest.map(|record| record.tid.clone());
-        records.retain(|record| Some(&record.tid) == tid.as_ref());
-        Self::of(tid, records)
+        entries.retain(|(_, record)| Some(&record.tid) == tid.as_ref());
+        Self::of(tid, entries, around)
     }
 
     /// One tree for each transaction, the earliest first: for what a query by a suffix or for the newest records gives.
     #[must_use]
     pub fn split(records: Vec<Record>) -> Vec<Self> {
-        let mut by_tid: BTreeMap<Tid, Vec<Record>> = BTreeMap::new();
+        let mut by_tid: BTreeMap<Tid, Vec<_>> = BTreeMap::new();
         for record in records {
-            by_tid.entry(record.tid.clone()).or_default().push(record);
+            by_tid.entry(record.tid.clone()).or_default().push((None, record));
         }
         let mut all: Vec<_> = by_tid
             .into_iter()
             .map(|(tid, records)| {
-                (records.iter().map(|record| record.at).min(), Self::of(Some(tid), records))
+                let began = records.iter().map(|(_, record)| record.at).min();
+                (began, Self::of(Some(tid), records, Surroundings::default()))
             })
             .collect();
         all.sort_by_key(|(at, _)| *at);
         all.into_iter().map(|(_, cascade)| cascade).collect()
     }
 
-    fn of(tid: Option<Tid>, records: Vec<Record>) -> Self {
-        let mut messages = collect(records);
+    fn of(tid: Option<Tid>, entries: Vec<(Option<Arc<Instance>>, Record)>, around: Surroundings) -> Self {
+        let mut messages = collect(entries);
         let causes = link(&mut messages);
         break_cycles(&mut messages);
         adopt(&mut messages, &causes);
-        let mut cascade = Self { tid, messages, roots: Vec::new(), order: Vec::new() };
+        future::expect(&mut messages, &around);
+        let mut cascade = Self { tid, messages, roots: Vec::new(), order: Vec::new(), around };
         sort(&mut cascade);
         cascade
     }
 }
 
+/// An attempt, and who made it. Two are equal when their records are.
+struct Told {
+    record: AttemptRecord,
+    by: Option<Arc<Instance>>,
+}
+
+impl PartialEq for Told {
+    fn eq(&self, other: &Self) -> bool {
+        self.record == other.record
+    }
+}
+
+impl Borrow<AttemptRecord> for Told {
+    fn borrow(&self) -> &AttemptRecord {
+        &self.record
+    }
+}
+
+/// What the records say of one job.
+#[derive(Default)]
+struct JobDraft {
+    attempts: Vec<Told>,
+    duplicates: u32,
+    suspected: bool,
+    by_hand: Vec<(Timestamp, HandMade)>,
+}
+
+impl JobDraft {
+    fn finish(mut self, queue: String) -> JobData {
+        job::in_order(&mut self.attempts);
+        let state = job::state(self.attempts.iter().map(|told| &told.record)).unwrap_or(JobState::NotYet);
+        self.by_hand.sort_by_key(|(at, _)| *at);
+        self.by_hand.dedup();
+        let (attempts, by) = self.attempts.into_iter().map(|told| (told.record, told.by)).unzip();
+        JobData {
+            attempts,
+            by,
+            duplicates: self.duplicates,
+            suspected: self.suspected,
+            by_hand: self.by_hand,
+            ..JobData::new(queue, state)
+        }
+    }
+}
+
 /// One message for each id, with its jobs by queue.
-fn collect(records: Vec<Record>) -> Vec<Message> {
+fn collect(entries: Vec<(Option<Arc<Instance>>, Record)>) -> Vec<Message> {
     #[derive(Default)]
     struct Draft {
         published: Option<Publication>,
-        attempts: BTreeMap<String, Vec<AttemptRecord>>,
+        unpublished: Option<UnpublishedRecord>,
+        jobs: BTreeMap<String, JobDraft>,
+    }
+
+    impl Draft {
+        fn job(&mut self, queue: &QueueName) -> &mut JobDraft {
+            self.jobs.entry(queue.as_str().to_owned()).or_default()
+        }
     }
 
     let mut drafts: BTreeMap<MessageId, Draft> = BTreeMap::new();
-    for record in records {
+    for (by, record) in entries {
         let draft = drafts.entry(record.message).or_default();
         match record.what {
             What::Published(new) => {
@@ -77,37 +144,42 @@ fn collect(records: Vec<Record>) -> Vec<Message> {
                     None => new,
                 });
             }
-            What::Attempt(attempt) => {
-                let queue = attempt.queue.as_str().to_owned();
-                draft.attempts.entry(queue).or_default().push(attempt);
-            }
+            What::Unpublished(unpublished) => draft.unpublished = Some(unpublished),
+            What::Attempt(record) => draft.job(&record.queue.clone()).attempts.push(Told { record, by }),
+            What::Duplicate { queue } => draft.job(&queue).duplicates += 1,
+            What::Suspected { queue, .. } => draft.job(&queue).suspected = true,
+            // Where it was taken from is where its job was.
+            What::ByHand(made) => draft.job(&made.queue.clone()).by_hand.push((record.at, made)),
             // A later version's record: it is not for us.
             _ => {}
         }
     }
-    drafts.retain(|_, draft| draft.published.is_some() || !draft.attempts.is_empty());
+    drafts.retain(|_, draft| {
+        draft.published.is_some() || draft.unpublished.is_some() || !draft.jobs.is_empty()
+    });
 
     drafts
         .into_iter()
-        .map(|(id, draft)| {
-            let jobs = draft.attempts.into_iter().map(|(queue, mut attempts)| {
-                job::in_order(&mut attempts);
-                JobData {
-                    queue,
-                    state: job::state(attempts.iter()).unwrap_or(JobState::NotYet),
-                    attempts,
-                    children: Vec::new(),
-                }
-            });
-            Message {
-                id,
-                jobs: jobs.collect(),
-                published: draft.published,
-                origin: Origin::Start,
-                parent: None,
-                depth: 0,
-                outside: Vec::new(),
-            }
+        .map(|(id, draft)| Message {
+            id,
+            jobs: draft.jobs.into_iter().map(|(queue, job)| job.finish(queue)).collect(),
+            unpublished: draft.unpublished.as_ref().map(|it| (Arc::clone(&it.error), it.open)),
+            // What was not published has a name and a cause all the same.
+            published: draft.published.or_else(|| {
+                draft.unpublished.map(|it| Publication {
+                    at: Timestamp::EPOCH,
+                    name: it.name,
+                    event: it.event,
+                    app: None,
+                    cause: it.cause,
+                    by: it.by,
+                    queues: 0,
+                })
+            }),
+            origin: Origin::Start,
+            parent: None,
+            depth: 0,
+            outside: Vec::new(),
         })
         .collect()
 }
@@ -183,13 +255,7 @@ fn adopt(messages: &mut [Message], by: &[Option<Arc<str>>]) {
         };
         let found =
             parent.jobs.binary_search_by(|job| job.queue.as_str().cmp(&**queue)).unwrap_or_else(|place| {
-                let job = JobData {
-                    queue: queue.to_string(),
-                    state: JobState::Unrecorded,
-                    attempts: Vec::new(),
-                    children: Vec::new(),
-                };
-                parent.jobs.insert(place, job);
+                parent.jobs.insert(place, JobData::new(queue.to_string(), JobState::Unrecorded));
                 place
             });
         parent.jobs[found].children.push(child);
@@ -198,12 +264,7 @@ fn adopt(messages: &mut [Message], by: &[Option<Arc<str>>]) {
         // A task is one job, in the queue that has its name.
         if message.kind() == Kind::Task && message.jobs.is_empty() && message.queues() > 0 {
             let queue = message.name().unwrap_or_default().to_owned();
-            message.jobs.push(JobData {
-                queue,
-                state: JobState::NotYet,
-                attempts: Vec::new(),
-                children: Vec::new(),
-            });
+            message.jobs.push(JobData::new(queue, JobState::NotYet));
         }
     }
 }
@@ -253,7 +314,7 @@ struct Key {
     name: String,
     line: String,
     below: u64,
-    at: Option<ponos_core::id::Timestamp>,
+    at: Option<Timestamp>,
     id: Option<MessageId>,
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use ponos_core::id::{MessageId, Tid, Timestamp};
-use ponos_core::journal::AttemptRecord;
+use ponos_core::journal::{AttemptRecord, HandMade, Origin as Instance};
 use ponos_core::name::AppName;
 
 use super::job::JobState;
+use super::surroundings::{Gap, Surroundings};
 
 /// The tree of one transaction: messages, the jobs that they became, and what the handlers of those published.
 ///
@@ -20,6 +21,8 @@ pub struct Cascade {
     pub(super) roots: Vec<usize>,
     /// The messages depth first, each before what it caused.
     pub(super) order: Vec<usize>,
+    /// What is known besides the records.
+    pub(super) around: Surroundings,
 }
 
 /// One message of the tree.
@@ -35,6 +38,8 @@ pub(super) struct Message {
     pub(super) jobs: Vec<JobData>,
     /// Messages that name this one as their cause and no queue: published outside a handler.
     pub(super) outside: Vec<usize>,
+    /// Why it was not published, and whether it may have been after all.
+    pub(super) unpublished: Option<(Arc<str>, bool)>,
 }
 
 /// What the record of its publishing says about a message. The order is the one in which the first of several counts.
@@ -54,7 +59,33 @@ pub(super) struct JobData {
     pub(super) queue: String,
     pub(super) state: JobState,
     pub(super) attempts: Vec<AttemptRecord>,
+    /// Who made each attempt, where that is known.
+    pub(super) by: Vec<Option<Arc<Instance>>>,
     pub(super) children: Vec<usize>,
+    /// How often it came again and was recognised.
+    pub(super) duplicates: u32,
+    /// Whether it was suspected of killing its process.
+    pub(super) suspected: bool,
+    /// What was done with it by hand, in order.
+    pub(super) by_hand: Vec<(Timestamp, HandMade)>,
+    /// Whether what its handler published may be missing.
+    pub(super) childless: bool,
+}
+
+impl JobData {
+    pub(super) fn new(queue: String, state: JobState) -> Self {
+        Self {
+            queue,
+            state,
+            attempts: Vec::new(),
+            by: Vec::new(),
+            children: Vec::new(),
+            duplicates: 0,
+            suspected: false,
+            by_hand: Vec::new(),
+            childless: false,
+        }
+    }
 }
 
 impl Message {
@@ -140,7 +171,10 @@ impl Cascade {
             CascadeOutcome::Pending
         } else if tally.failed > 0 {
             CascadeOutcome::Failed
-        } else if tally.unrecorded > 0 || self.nodes().any(|node| node.origin().is_gap()) {
+        } else if tally.unrecorded + tally.unknown > 0
+            || self.gaps().next().is_some()
+            || self.nodes().any(|node| node.origin().is_gap())
+        {
             CascadeOutcome::Incomplete
         } else {
             CascadeOutcome::Done
@@ -165,6 +199,8 @@ impl Cascade {
                     JobState::NotYet => tally.not_yet += 1,
                     JobState::Lost => tally.lost += 1,
                     JobState::Unrecorded => tally.unrecorded += 1,
+                    JobState::Running { .. } => tally.running += 1,
+                    JobState::Unknown => tally.unknown += 1,
                 }
             }
         }
@@ -179,6 +215,19 @@ impl Cascade {
         let moments =
             published.map(|p| (p.at, p.at)).chain(attempts.map(|a| (a.started, a.started + a.took)));
         moments.reduce(|(first, last), (start, end)| (first.min(start), last.max(end)))
+    }
+
+    /// Lost entries that may belong to this transaction: they were written in its time.
+    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        let extent = self.extent().map(|(from, until)| {
+            let open =
+                self.messages.iter().flat_map(|message| &message.jobs).any(|job| !job.state.is_final());
+            (from, if open { until.max(self.around.now) } else { until })
+        });
+        self.around
+            .gaps
+            .iter()
+            .filter(move |gap| extent.is_some_and(|(from, until)| gap.touches(from, until)))
     }
 
     pub(super) fn node(&self, index: usize) -> Node<'_> {
@@ -229,19 +278,21 @@ pub struct Tally {
     pub not_yet: u64,
     pub lost: u64,
     pub unrecorded: u64,
+    pub running: u64,
+    pub unknown: u64,
 }
 
 impl Tally {
     /// Jobs that have something ahead of them.
     #[must_use]
     pub const fn pending(&self) -> u64 {
-        self.waiting + self.recovering + self.not_yet + self.lost
+        self.waiting + self.recovering + self.not_yet + self.lost + self.running
     }
 
     /// All jobs.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.done + self.failed + self.pending() + self.unrecorded
+        self.done + self.failed + self.pending() + self.unrecorded + self.unknown
     }
 }
 
@@ -431,6 +482,18 @@ impl<'a> Job<'a> {
     #[must_use]
     pub fn attempts(&self) -> &'a [AttemptRecord] {
         &self.data().attempts
+    }
+
+    /// The instances that made the [attempts](Self::attempts), where they are known.
+    #[must_use]
+    pub fn instances(&self) -> &'a [Option<Arc<Instance>>] {
+        &self.data().by
+    }
+
+    /// What was done with it by hand, in order.
+    #[must_use]
+    pub fn by_hand(&self) -> &'a [(Timestamp, HandMade)] {
+        &self.data().by_hand
     }
 
     /// What its handler published.

@@ -32,6 +32,13 @@ pub enum JobState {
     Lost,
     /// What its handler published is recorded, its attempts are not.
     Unrecorded,
+    /// An instance runs an attempt at it, or ran one when it was heard of last.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Entries of its application were lost, and what ended it may be among them.
+    Unknown,
 }
 
 impl JobState {
@@ -44,7 +51,10 @@ impl JobState {
     /// Whether the job is known to have something ahead of it.
     #[must_use]
     pub const fn is_pending(&self) -> bool {
-        matches!(self, Self::Waiting { .. } | Self::Recovering | Self::NotYet | Self::Lost)
+        matches!(
+            self,
+            Self::Waiting { .. } | Self::Recovering | Self::NotYet | Self::Lost | Self::Running { .. }
+        )
     }
 }
 

@@ -125,6 +125,8 @@ fn job(job: &JobData) -> JobJson<'_> {
         JobState::NotYet => ("not_yet", None, None, None),
         JobState::Lost => ("lost", None, None, None),
         JobState::Unrecorded => ("unrecorded", None, None, None),
+        JobState::Running { .. } => ("running", None, None, None),
+        JobState::Unknown => ("unknown", None, None, None),
     };
     JobJson { queue: &job.queue, state, reason, recovered, due, attempts: &job.attempts }
 }

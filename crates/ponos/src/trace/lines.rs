@@ -164,7 +164,7 @@ pub(super) fn of_message(message: &Message, now: Option<Timestamp>) -> Line {
     let name = safe(message.name().unwrap_or_default(), MAX_NAME);
     let (subject, (status, tone)) = match message.kind() {
         Kind::Event => {
-            let unheard = message.queues() == 0 && message.jobs.is_empty();
+            let unheard = message.queues() == 0 && message.jobs.is_empty() && message.unpublished.is_none();
             let status = if unheard { "nobody listens" } else { "" };
             let tone = if unheard { Tone::Open } else { Tone::Plain };
             (format!("◇ {name}"), (status.to_owned(), tone))
@@ -179,8 +179,13 @@ pub(super) fn of_message(message: &Message, now: Option<Timestamp>) -> Line {
         }
         Kind::Unknown => ("? a message".to_owned(), (String::new(), Tone::Plain)),
     };
+    let (status, tone) = match &message.unpublished {
+        Some((_, true)) if message.queues() == 0 => ("perhaps not published".to_owned(), Tone::Bad),
+        Some((_, false)) if message.queues() == 0 => ("not published".to_owned(), Tone::Bad),
+        _ => (status, tone),
+    };
     let gap = match message.origin {
-        Origin::Start | Origin::Caused => None,
+        Origin::Start | Origin::Caused => message.own_job().and_then(|own| gap_of(&message.jobs[own])),
         Origin::CauseNotRecorded => Some("its cause is not recorded"),
         Origin::NotRecorded => Some("its publishing is not recorded"),
         Origin::Circular => Some("its cause is circular"),
@@ -203,7 +208,33 @@ pub(super) fn of_job(message: &Message, job: usize, now: Option<Timestamp>) -> L
         _ => format!("in {}", safe(&job.queue, MAX_NAME)),
     };
     let (status, tone) = status(job, now);
-    Line { subject, status, tone, gap: None }
+    Line { subject, status, tone, gap: gap_of(job) }
+}
+
+/// What is missing of a job's own records.
+fn gap_of(job: &JobData) -> Option<&'static str> {
+    let highest = |phase: Phase| {
+        let of_phase = job.attempts.iter().filter(move |attempt| attempt.phase == phase);
+        of_phase.map(|attempt| attempt.attempt).max().unwrap_or(0)
+    };
+    let known = |phase: Phase| {
+        let of_phase = job.attempts.iter().filter(move |attempt| attempt.phase == phase);
+        let mut numbers: Vec<u32> = of_phase.map(|attempt| attempt.attempt).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        u32::try_from(numbers.len()).unwrap_or(u32::MAX)
+    };
+    let recovers_without_run = highest(Phase::Recover) > 0
+        && !job.attempts.iter().any(|attempt| matches!(attempt.end, AttemptEnd::GaveUp { .. }));
+    if [Phase::Run, Phase::Recover].into_iter().any(|phase| highest(phase) > known(phase))
+        || recovers_without_run
+    {
+        Some("not all of its attempts are recorded")
+    } else if job.childless {
+        Some("what it published may be missing")
+    } else {
+        None
+    }
 }
 
 /// A job's state in words. Without `now` they hold the kinds of failures and no times; with it the other way round,
@@ -230,6 +261,11 @@ fn status(job: &JobData, now: Option<Timestamp>) -> (String, Tone) {
         JobState::NotYet => ("not yet".to_owned(), Tone::Open),
         JobState::Lost => (format!("result came too late{}", tries()), Tone::Open),
         JobState::Unrecorded => ("its attempts are not recorded".to_owned(), Tone::Plain),
+        JobState::Running { since } => {
+            let when = now.map(|now| format!(" for {}", duration(now.since(since)))).unwrap_or_default();
+            (format!("running{when}{}", tries()), Tone::Open)
+        }
+        JobState::Unknown => (format!("not known: records were lost{}", tries()), Tone::Open),
     }
 }
 
@@ -279,7 +315,8 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// A duration in two or three digits: `0.4ms`, `184ms`, `5.0s`, `2m 41s`, `1h 02m`, `3d 04h`.
-pub(super) fn duration(time: Duration) -> String {
+#[must_use]
+pub fn duration(time: Duration) -> String {
     let secs = time.as_secs();
     match secs {
         0 if time.is_zero() => "0ms".to_owned(),

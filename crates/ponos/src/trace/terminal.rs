@@ -7,6 +7,7 @@ use ponos_core::id::Timestamp;
 use ponos_core::journal::{AttemptEnd, AttemptRecord};
 
 use super::cascade::{Cascade, CascadeOutcome, JobData, Origin};
+use super::details::{self, Detail};
 use super::lines::{self, Item, Tone, duration, relative, safe};
 
 /// How much of an attempt's error is looked at, in bytes; the line's width cuts the rest.
@@ -35,7 +36,7 @@ pub struct RenderOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
+pub(super) enum Style {
     Plain,
     Strong,
     Faint,
@@ -177,9 +178,21 @@ impl Cascade {
                 line.cut(room);
             }
             line.write(&mut out, options.color);
-            if let Some((_, job)) = job {
-                self.attempts(&row.below, job, options, &mut out);
+            if let Item::Message(n) = row.item
+                && let Some((error, _)) = &self.messages[n].unpublished
+            {
+                let why = Detail::new(Style::Bad, safe(error, MAX_ERROR));
+                write_detail(&row.below, &why, options, &mut out);
             }
+            if let Some((published, job)) = job {
+                self.attempts(&row.below, published, job, options, &mut out);
+            }
+        }
+        for text in details::footer(self) {
+            let mut line = Styled::default();
+            line.push(text, Style::Open);
+            line.cut(options.width);
+            line.write(&mut out, options.color);
         }
         out
     }
@@ -208,6 +221,9 @@ impl Cascade {
                 n => format!(", {n} recovered"),
             };
             counts.push(format!("{} of {} jobs failed{recovered}", tally.failed, tally.total()));
+        }
+        if tally.unknown > 0 {
+            counts.push(format!("{} of {} jobs not known", tally.unknown, tally.total()));
         }
         if tally.pending() > 0 {
             counts.push(format!("{} of {} jobs pending", tally.pending(), tally.total()));
@@ -266,12 +282,35 @@ impl Cascade {
         Some((published, &message.jobs[job]))
     }
 
-    /// A line for each attempt, unless there is nothing to say but that it was done.
-    fn attempts(&self, below: &str, job: &JobData, options: RenderOptions, out: &mut String) {
+    /// A line for each attempt and for what held it back, unless there is nothing to say but that it was done; then what
+    /// is known of the one that has not ended.
+    fn attempts(
+        &self,
+        below: &str,
+        published: Option<Timestamp>,
+        job: &JobData,
+        options: RenderOptions,
+        out: &mut String,
+    ) {
         let quiet = |attempt: &AttemptRecord| attempt.end == AttemptEnd::Done && attempt.error.is_none();
-        if job.attempts.iter().all(quiet) {
-            return;
+        let holds: Vec<Vec<Detail>> =
+            (0..job.attempts.len()).map(|n| details::before(self, published, job, n)).collect();
+        if !job.attempts.iter().all(quiet) || holds.iter().any(|holds| !holds.is_empty()) {
+            self.tries(below, job, &holds, options, out);
         }
+        for detail in details::after(self, published, job, options) {
+            write_detail(below, &detail, options, out);
+        }
+    }
+
+    fn tries(
+        &self,
+        below: &str,
+        job: &JobData,
+        holds: &[Vec<Detail>],
+        options: RenderOptions,
+        out: &mut String,
+    ) {
         let half = MAX_ATTEMPTS / 2;
         let hidden = job.attempts.len().saturating_sub(MAX_ATTEMPTS);
         for (n, attempt) in job.attempts.iter().enumerate() {
@@ -285,12 +324,24 @@ impl Cascade {
             if hidden > 0 && (half..half + hidden).contains(&n) {
                 continue;
             }
+            for hold in &holds[n] {
+                write_detail(below, hold, options, out);
+            }
             let last = n + 1 == job.attempts.len();
             say_attempt(attempt, last && !job.state.is_final(), options, &mut line);
             line.cut(options.width);
             line.write(out, options.color);
         }
     }
+}
+
+/// A line below a job that is no attempt.
+fn write_detail(below: &str, detail: &Detail, options: RenderOptions, out: &mut String) {
+    let mut line = Styled::default();
+    line.push(format!("{below}  "), Style::Faint);
+    line.push(detail.text.clone(), detail.style);
+    line.cut(options.width);
+    line.write(out, options.color);
 }
 
 /// `2 timeout after 5.0s, again in 2.0s: connection timed out`.
@@ -423,7 +474,7 @@ impl Axis {
 }
 
 /// `12:03:11.402`, UTC.
-fn clock(at: Timestamp) -> String {
+pub(super) fn clock(at: Timestamp) -> String {
     let millis = at.as_millis();
     let secs = millis / 1000;
     let (hours, minutes) = (secs / 3600 % 24, secs / 60 % 60);

@@ -45,6 +45,8 @@ enum CallResult {
     Undecodable(String),
     /// It killed its process each time that it ran alone, and does not run again.
     Poison,
+    /// So many messages lie between it and the start of its chain that it does not run.
+    TooFar(String),
 }
 
 /// What went wrong in an attempt.
@@ -98,6 +100,9 @@ async fn call(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, job: &Arc<
         return CallResult::Poison;
     }
     let (started, limit) = match progress.phase {
+        Phase::Run if delivery.envelope.hops >= shared.hop_limit => {
+            return CallResult::TooFar(too_far(spec, shared, delivery));
+        }
         Phase::Run => (catch_unwind(AssertUnwindSafe(|| (spec.run)(Arc::clone(job)))), spec.policy.timeout),
         Phase::Recover => {
             let why = progress.gave_up.as_deref().cloned().unwrap_or_else(unknown_reason);
@@ -138,6 +143,17 @@ async fn call(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, job: &Arc<
     }
 }
 
+fn too_far(spec: &QueueSpec, shared: &Shared, delivery: &Delivery) -> String {
+    let envelope = &delivery.envelope;
+    let from =
+        envelope.publisher.as_deref().or(envelope.app.as_ref().map(AsRef::as_ref)).unwrap_or("somebody");
+    format!(
+        "the chain is {} messages long: a loop? the last links were `{from}` → `{}` → `{}`; break the loop, or raise \
+         `hop_limit` ({}) if the chain is meant to be as long",
+        envelope.hops, envelope.name, spec.queue, shared.hop_limit
+    )
+}
+
 fn unknown_reason() -> GaveUp {
     GaveUp { reason: GaveUpReason::Exhausted, error: "not recorded".into(), attempts: 0 }
 }
@@ -174,6 +190,9 @@ fn failure_of(result: CallResult) -> Failure {
             policy: None,
             error: format!("the process died {MAX_SUSPECT_LOSSES} times while it ran this job alone"),
         },
+        CallResult::TooFar(error) => {
+            Failure { class: ErrorClass::Stop, policy: None, error: tame(&error, MAX_REPORT_ERROR) }
+        }
     }
 }
 
@@ -263,11 +282,12 @@ impl Attempt<'_> {
                 self.end(report, failure, outcome).await
             }
             RetryDecision::GiveUp(reason) => {
-                let reason = if failure.class == ErrorClass::Lost { GaveUpReason::Poison } else { reason };
                 self.tell(&failure, true);
                 let attempts = progress.attempt;
                 let gave_up = GaveUp { reason, error: failure.error.clone(), attempts };
-                if self.spec.recover.is_none() || reason == GaveUpReason::Undecodable {
+                // What a recovery beyond the limit emitted would come back to it, for ever.
+                let is_beyond = self.delivery.envelope.hops > self.shared.hop_limit;
+                if self.spec.recover.is_none() || reason == GaveUpReason::Undecodable || is_beyond {
                     let report = self.report(gave_up, Recovery::None, progress.history);
                     return self.end(report, failure, outcome).await;
                 }
@@ -288,7 +308,11 @@ impl Attempt<'_> {
 
     fn decide(&self, failure: &Failure, now: Timestamp) -> RetryDecision {
         let Some(class) = failure.policy else {
-            return RetryDecision::GiveUp(GaveUpReason::Poison);
+            // It did not run.
+            return RetryDecision::GiveUp(match failure.class {
+                ErrorClass::Lost => GaveUpReason::Poison,
+                _ => GaveUpReason::HopLimit,
+            });
         };
         let attempt = self.progress().attempt;
         let age = envelope::age(&self.delivery.envelope, now);
@@ -440,7 +464,7 @@ impl Attempt<'_> {
             fingerprint: noted.fingerprint.map(Into::into),
             held: self.held,
         };
-        lifecycle.attempt(self.started + self.took, envelope, record, noted.class);
+        lifecycle.attempt(self.started + self.took, envelope, record, noted.class, || self.spec.limit());
     }
 }
 

@@ -177,7 +177,13 @@ impl Circuit {
         loop {
             let state = *mode.borrow_and_update();
             match state {
-                BreakerState::Open { until } => self.wait_open(until).await,
+                BreakerState::Open { until } => {
+                    tokio::select! {
+                        () = self.wait_open(until) => {}
+                        // It was reset meanwhile.
+                        _ = mode.wait_for(|mode| !matches!(mode, BreakerState::Open { .. })) => {}
+                    }
+                }
                 _ => {
                     if mode.changed().await.is_err() {
                         return;
@@ -199,6 +205,11 @@ impl Circuit {
                 return self.half_open(|breaker, _| breaker.health_ok());
             }
         }
+    }
+
+    /// Lets one job through if it is open, by order.
+    pub(crate) fn reset(&self) {
+        self.half_open(|breaker, _| breaker.health_ok());
     }
 
     fn half_open(&self, change: impl FnOnce(&mut Breaker, Moment) -> Option<Transition>) {

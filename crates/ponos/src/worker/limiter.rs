@@ -4,7 +4,10 @@
 //! limit. The count is refreshed every five seconds and a new instance waits for its first one, so the overshoot during
 //! a change is at most one period's worth.
 //!
-//! With the feature `redis` a service may keep its limits there, exactly; this share holds while Redis is away.
+//! A standing order may put another limit in the place of the configured one, also where none is configured. It is
+//! shared in the same way.
+//!
+//! With the feature `redis` a service may keep its limits there, exactly; this share holds while Redis is away, and for limits by order.
 
 #[cfg(feature = "redis")]
 mod grants;
@@ -38,17 +41,29 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 /// One rate limit of this process.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    gcra: Mutex<Gcra>,
+    configured: Option<Rate>,
+    /// `None` while nothing is limited.
+    gcra: Mutex<Option<Gcra>>,
     /// The queues that use it.
     queues: Vec<QueueName>,
-    /// Whether the number of instances is known; until then nothing starts on the local share. Sent anew, unchanged, for
-    /// news of grants.
-    known: watch::Sender<bool>,
+    /// What holds at the moment. Sent anew, unchanged, for news of grants.
+    holds: watch::Sender<Holds>,
     /// Whether this instance consumes one of the queues, and so is counted by the others.
     counted: watch::Sender<bool>,
     /// What is granted where the limit is kept elsewhere.
     #[cfg(feature = "redis")]
     grants: Option<Grants>,
+}
+
+/// What a limiter does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Over all instances; `None` while nothing is limited.
+    pub(crate) rate: Option<Rate>,
+    /// Whether a standing order named it.
+    by_order: bool,
+    /// Whether the number of instances is known; until then nothing starts on the local share.
+    known: bool,
 }
 
 /// Where the rate limits of a service are kept besides.
@@ -59,28 +74,55 @@ pub(crate) struct LimitStore {
 }
 
 impl Limiter {
+    /// A limiter of this rate; without one it limits nothing unless it is ordered to.
     pub(crate) fn new(
-        rate: Rate,
+        configured: Option<Rate>,
         queues: Vec<QueueName>,
         #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "nothing is kept elsewhere"))]
         store: &LimitStore,
     ) -> Self {
         Self {
-            gcra: Mutex::new(Gcra::new(rate)),
+            configured,
+            gcra: Mutex::new(configured.map(Gcra::new)),
             queues,
-            known: watch::Sender::new(false),
+            holds: watch::Sender::new(Holds { rate: configured, by_order: false, known: false }),
             counted: watch::Sender::new(false),
             #[cfg(feature = "redis")]
-            grants: store.link.as_ref().map(|link| {
+            grants: store.link.as_ref().zip(configured).map(|(link, rate)| {
                 link.add_limit();
                 Grants::new(rate)
             }),
         }
     }
 
-    /// Is told when the number of instances is known, and when there may be news about a start.
-    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
-        self.known.subscribe()
+    /// Is told when the limit changes, when the number of instances is known, and when there may be news about a start.
+    pub(crate) fn watch(&self) -> watch::Receiver<Holds> {
+        self.holds.subscribe()
+    }
+
+    /// What holds at the moment, over all instances; `None` while nothing is limited.
+    pub(crate) fn rate(&self) -> Option<Rate> {
+        self.holds.borrow().rate
+    }
+
+    /// From now on this limit holds, by order; without one what is configured.
+    pub(crate) fn order(&self, ordered: Option<Rate>, now: Moment) {
+        let rate = ordered.or(self.configured);
+        self.holds.send_if_modified(|holds| {
+            let before = *holds;
+            if before.rate != rate {
+                let mut gcra = self.gcra();
+                let share = gcra.as_ref().map_or(1, Gcra::share);
+                *gcra = rate.map(Gcra::new);
+                if let Some(gcra) = gcra.as_mut() {
+                    gcra.set_share(share, now);
+                }
+                // Where nothing was limited, nobody was counted.
+                holds.known &= before.rate.is_some();
+            }
+            (holds.rate, holds.by_order) = (rate, ordered.is_some());
+            *holds != before
+        });
     }
 
     /// When one of `ready` jobs may start; `None` while that is not known.
@@ -90,8 +132,12 @@ impl Limiter {
         #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "nothing is granted"))]
         ready: u32,
     ) -> Option<Moment> {
+        let holds = *self.holds.borrow();
+        if holds.rate.is_none() {
+            return Some(now);
+        }
         #[cfg(feature = "redis")]
-        if let Some(grants) = &self.grants {
+        if let Some(grants) = self.grants.as_ref().filter(|_| !holds.by_order) {
             match grants.turn(now, ready) {
                 Turn::Now => return Some(now),
                 Turn::At(moment) => return Some(moment),
@@ -99,27 +145,32 @@ impl Limiter {
                 Turn::Local => {}
             }
         }
-        self.known.borrow().then(|| self.gcra().earliest(now))
+        holds.known.then(|| self.gcra().as_ref().map_or(now, |gcra| gcra.earliest(now)))
     }
 
     /// Takes the right to start a job now; otherwise says when there may be one.
     pub(crate) fn take(&self, now: Moment) -> Result<(), Moment> {
+        let holds = *self.holds.borrow();
+        if holds.rate.is_none() {
+            return Ok(());
+        }
+        let try_take = || self.gcra().as_mut().map_or(Ok(()), |gcra| gcra.try_take(now));
         #[cfg(feature = "redis")]
-        if let Some(grants) = &self.grants {
+        if let Some(grants) = self.grants.as_ref().filter(|_| !holds.by_order) {
             if let Some(taken) = grants.take(now) {
                 return taken;
             }
-            if !*self.known.borrow() {
+            if !holds.known {
                 return Err(now);
             }
-            self.gcra().try_take(now)?;
+            try_take()?;
             grants.spend();
             return Ok(());
         }
-        self.gcra().try_take(now)
+        try_take()
     }
 
-    fn gcra(&self) -> MutexGuard<'_, Gcra> {
+    fn gcra(&self) -> MutexGuard<'_, Option<Gcra>> {
         self.gcra.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,29 +179,32 @@ impl Limiter {
         self.counted.send_if_modified(|counted| !std::mem::replace(counted, true));
     }
 
-    /// Keeps the number of instances fresh, for ever.
+    /// Keeps the number of instances fresh, for ever, while something is limited.
     ///
     /// An instance that finds others waits until each of them has looked once more and has made room: otherwise all of
-    /// them together would be too fast for as long as a look-up's interval.
+    /// them together would be too fast for as long as a look-up's interval. Where a limit begins by order, all look at
+    /// once, and who has been counted for long enough need not wait.
     pub(crate) async fn keep_fresh(self: Arc<Self>, app: AppName, broker: Arc<dyn Broker>, clock: Clock) {
         if self.counted.subscribe().wait_for(|counted| *counted).await.is_err() {
             return;
         }
-        let mut made_room = None;
+        let made_room = clock.now() + REFRESH + LOOK_UP_MARGIN;
+        let mut holds = self.holds.subscribe();
         loop {
+            if holds.wait_for(|holds| holds.rate.is_some()).await.is_err() {
+                return;
+            }
             let looked_up = clock.timeout(LOOK_UP, broker.inspect(Inspect::Queues(Some(app.clone())))).await;
             match looked_up {
                 Some(Ok(answer)) => {
                     let consumers = |queue| answer_consumers(&answer, queue);
                     let instances = self.queues.iter().map(consumers).max().unwrap_or(1).max(1);
-                    let mut gcra = self.gcra();
-                    if gcra.share() != instances {
-                        gcra.set_share(instances, clock.now());
-                    }
-                    drop(gcra);
                     let now = clock.now();
-                    if instances == 1 || now >= *made_room.get_or_insert(now + REFRESH + LOOK_UP_MARGIN) {
-                        self.known.send_if_modified(|known| !std::mem::replace(known, true));
+                    if let Some(gcra) = self.gcra().as_mut().filter(|gcra| gcra.share() != instances) {
+                        gcra.set_share(instances, now);
+                    }
+                    if instances == 1 || now >= made_room {
+                        self.holds.send_if_modified(|holds| !std::mem::replace(&mut holds.known, true));
                     }
                 }
                 // The last share holds: never unlimited, never a crash.
@@ -159,10 +213,13 @@ impl Limiter {
                 }
                 None => tracing::warn!("the number of instances was not told in time; the last share holds"),
             }
-            if *self.known.borrow() {
-                clock.background_sleep(REFRESH).await;
-            } else {
+            if !holds.borrow_and_update().known {
                 clock.sleep(Duration::from_millis(250)).await;
+                continue;
+            }
+            tokio::select! {
+                () = clock.background_sleep(REFRESH) => {}
+                _ = holds.wait_for(|holds| holds.rate.is_some() && !holds.known) => {}
             }
         }
     }
@@ -181,7 +238,9 @@ impl Limiter {
     /// From now on the local share holds. It has saved up nothing: meanwhile others decided.
     fn use_local_share(&self, now: Moment) {
         if let Some(grants) = &self.grants {
-            self.gcra().drain(now);
+            if let Some(gcra) = self.gcra().as_mut() {
+                gcra.drain(now);
+            }
             grants.end();
             self.wake();
         }
@@ -210,7 +269,7 @@ impl Limiter {
 
     /// Makes the queue workers ask anew.
     fn wake(&self) {
-        self.known.send_modify(|_| {});
+        self.holds.send_modify(|_| {});
     }
 }
 

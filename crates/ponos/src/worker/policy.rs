@@ -32,9 +32,9 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    /// How many jobs the worker holds: with a rate limit no more than could start soon.
-    pub(crate) fn held(&self) -> u32 {
-        self.rate.map_or(self.prefetch, |rate| {
+    /// How many jobs the worker holds: under this rate limit no more than could start soon.
+    pub(crate) fn held(&self, rate: Option<Rate>) -> u32 {
+        rate.map_or(self.prefetch, |rate| {
             let soon = u32::try_from(rate.starts_within(TOKEN_WAIT)).unwrap_or(u32::MAX);
             self.prefetch.min(soon.max(self.concurrency))
         })

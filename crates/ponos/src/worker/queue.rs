@@ -9,14 +9,14 @@ use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subs
 use ponos_core::envelope::{GaveUp, Progress};
 use ponos_core::journal::{Flight, What};
 use ponos_core::name::QueueName;
-use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit};
+use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit, Rate};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
 use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
 use super::settle::{SETTLE_DEADLINE, Settled};
-use super::{Circuit, Limiter, Shared, Vitals};
+use super::{Circuit, Limiter, Rest, Shared, Vitals};
 use crate::clock::Sleep;
 use crate::context::Job;
 use crate::outcome::Outcome;
@@ -45,9 +45,28 @@ pub(crate) struct QueueSpec {
     pub(crate) recover: Option<BoundRecoverFn>,
     /// The circuit that it listens through, and its place in it.
     pub(crate) circuit: Option<(Arc<Circuit>, usize)>,
-    pub(crate) limiter: Option<Arc<Limiter>>,
+    /// The limit that it shares with who depends on the same thing, or its own.
+    pub(crate) limiter: Arc<Limiter>,
+    /// Its own beside a shared one, for orders.
+    pub(crate) own_limiter: Option<Arc<Limiter>>,
     /// What is told of it while it works.
     pub(crate) vitals: Arc<Vitals>,
+}
+
+impl QueueSpec {
+    fn limiters(&self) -> impl Iterator<Item = &Limiter> {
+        std::iter::once(&*self.limiter).chain(self.own_limiter.as_deref())
+    }
+}
+
+impl QueueSpec {
+    /// What the rate limit is called that its jobs are under at the moment: its dependency, or itself.
+    pub(crate) fn limit(&self) -> Option<Arc<str>> {
+        let queue = self.queue.as_str();
+        let shared = || self.policy.depends_on.as_deref().unwrap_or(queue);
+        let own = || self.own_limiter.as_ref().and_then(|own| own.rate()).map(|_| queue);
+        self.limiter.rate().map(|_| shared()).or_else(own).map(Into::into)
+    }
 }
 
 impl std::fmt::Debug for QueueSpec {
@@ -61,6 +80,8 @@ impl std::fmt::Debug for QueueSpec {
 pub(crate) struct Control {
     /// An order stands to deliver nothing.
     pub(crate) paused: bool,
+    /// An order stands that holds its circuit open.
+    pub(crate) held_open: bool,
     /// The service stops: no intake; what still runs at this moment is cut off.
     pub(crate) stop_by: Option<Moment>,
 }
@@ -77,6 +98,9 @@ pub(crate) struct QueueWorker {
     resubscribe: (Moment, Duration),
     /// Not before then is anything taken: the rate limit's next token is too far away.
     rest_until: Option<Moment>,
+    /// The rate limits when the loop last looked, and how many jobs are held under them.
+    rates: [Option<Rate>; 2],
+    held: u32,
     /// Delivered and not started, in order, each with the [`blocked`](Self::blocked) time when it came.
     buffer: VecDeque<(Delivery, Duration)>,
     /// The bytes of the bodies in the buffer.
@@ -147,6 +171,8 @@ impl QueueWorker {
             intake: None,
             resubscribe: (Moment::ORIGIN, FIRST_PAUSE),
             rest_until: None,
+            rates: [None; 2],
+            held: spec.policy.prefetch,
             buffer: VecDeque::new(),
             buffered_bytes: 0,
             blocked: (Duration::ZERO, None),
@@ -165,16 +191,16 @@ impl QueueWorker {
     /// Works until the service stops.
     pub(crate) async fn run(mut self) {
         let mut circuit = self.spec.circuit.as_ref().map(|(circuit, _)| circuit.watch());
-        let mut tokens = self.spec.limiter.as_ref().map(|limiter| limiter.watch());
+        let mut tokens = self.spec.limiter.watch();
+        let mut own_tokens = self.spec.own_limiter.as_ref().map(|limiter| limiter.watch());
         let mut solo = self.shared.solo.watch();
         let mut incoming = Vec::new();
         let mut ended = Vec::new();
         loop {
             let control = *self.control.borrow_and_update();
             let mode = circuit.as_mut().map_or(BreakerState::Closed, |mode| *mode.borrow_and_update());
-            if let Some(tokens) = &mut tokens {
-                tokens.borrow_and_update();
-            }
+            let own_rate = own_tokens.as_mut().and_then(|tokens| tokens.borrow_and_update().rate);
+            self.look_at_limits([tokens.borrow_and_update().rate, own_rate]);
             solo.borrow_and_update();
             let now = self.shared.local.clock.now();
             let off = self.is_off(control, mode, now);
@@ -199,8 +225,13 @@ impl QueueWorker {
             }
             let want = if off { 0 } else { self.want(mode) };
             let up = self.intake.is_some();
-            let resting = off && control == Control::default();
-            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused, resting);
+            let rest = match mode {
+                _ if !off || control.paused || control.stop_by.is_some() => Rest::No,
+                BreakerState::Open { .. } => Rest::Circuit,
+                _ if control.held_open => Rest::Circuit,
+                _ => Rest::Limit,
+            };
+            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused, rest);
             let timer = wake.map(|moment| self.shared.local.clock.sleep_until(moment));
             tokio::select! {
                 biased;
@@ -217,7 +248,9 @@ impl QueueWorker {
                 }
                 lost = take(&mut self.intake, want, &mut incoming) => self.accept(lost, &mut incoming),
                 () = changed(circuit.as_mut()) => {}
-                () = changed(tokens.as_mut()) => {}
+                // Where nothing is limited nobody waits for news, and it is enough to look before the next start.
+                () = changed(Some(&mut tokens)), if self.rates[0].is_some() => {}
+                () = changed(own_tokens.as_mut()), if self.rates[1].is_some() => {}
                 () = changed(Some(&mut solo)) => {}
                 () = timer_or_never(timer) => {
                     if control.stop_by.is_some_and(|by| self.shared.local.clock.now() >= by) {
@@ -229,12 +262,23 @@ impl QueueWorker {
         }
     }
 
+    /// Takes note of the rate limits. Under another one there is no reason to go on resting.
+    fn look_at_limits(&mut self, rates: [Option<Rate>; 2]) {
+        if rates != self.rates {
+            self.rates = rates;
+            self.held = rates.map(|rate| self.spec.policy.held(rate)).into_iter().min().unwrap_or(1);
+            self.spec.vitals.holds(self.held);
+            self.rest_until = None;
+        }
+    }
+
     /// Whether nothing is to be taken or started.
     fn is_off(&mut self, control: Control, mode: BreakerState, now: Moment) -> bool {
         if self.rest_until.is_some_and(|until| now >= until) {
             self.rest_until = None;
         }
         control.paused
+            || control.held_open
             || control.stop_by.is_some()
             || matches!(mode, BreakerState::Open { .. })
             || self.rest_until.is_some()
@@ -280,7 +324,7 @@ impl QueueWorker {
     /// Opens the subscription, or opens it anew with another prefetch once nothing is held.
     async fn keep_open(&mut self, mode: BreakerState, now: Moment) {
         self.was_off = false;
-        let prefetch = if mode == BreakerState::Closed { self.spec.policy.held() } else { 1 };
+        let prefetch = if mode == BreakerState::Closed { self.held } else { 1 };
         let idle = self.running == 0 && self.buffer.is_empty();
         if idle && self.intake.as_ref().is_some_and(|(_, opened_with)| *opened_with != prefetch) {
             self.intake = None;
@@ -295,9 +339,7 @@ impl QueueWorker {
             Some(Ok(subscription)) => {
                 self.intake = Some((subscription, prefetch));
                 self.resubscribe = (now, FIRST_PAUSE);
-                if let Some(limiter) = &self.spec.limiter {
-                    limiter.subscribed();
-                }
+                self.spec.limiters().for_each(Limiter::subscribed);
                 return;
             }
             Some(Err(error)) => error.to_string(),
@@ -317,7 +359,7 @@ impl QueueWorker {
 
     /// How many deliveries to ask for: in batches, because asking has a price of its own.
     fn want(&self, mode: BreakerState) -> usize {
-        let held = if mode == BreakerState::Closed { self.spec.policy.held() as usize } else { 1 };
+        let held = if mode == BreakerState::Closed { self.held as usize } else { 1 };
         let free = held.saturating_sub(self.running + self.buffer.len());
         let batch = (held / 4).max(1);
         if self.buffered_bytes > MAX_HELD_BYTES || (free < batch && !self.buffer.is_empty()) {
@@ -406,11 +448,21 @@ impl QueueWorker {
         }
     }
 
-    /// Asks the rate limit, the process and the circuit for a start, in this order; `ready` jobs could start now.
+    fn is_limited(&self) -> bool {
+        self.rates != [None; 2]
+    }
+
+    /// When all limits allow a start; `None` while that is not known.
+    fn earliest(&self, now: Moment, ready: usize) -> Option<Moment> {
+        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        self.spec.limiters().try_fold(now, |at, limiter| Some(at.max(limiter.earliest(now, ready)?)))
+    }
+
+    /// Asks the rate limits, the process and the circuit for a start, in this order; `ready` jobs could start now.
     fn ask(&mut self, kind: &Kind, ready: usize) -> Result<Option<Permit>, Blocked> {
-        if let Some(limiter) = &self.spec.limiter {
+        if self.is_limited() {
             let now = self.shared.local.clock.now();
-            match limiter.earliest(now, u32::try_from(ready).unwrap_or(u32::MAX)) {
+            match self.earliest(now, ready) {
                 None => return Err(Blocked::No), // woken when the limiter knows
                 Some(at) if at > now => {
                     if at.since(now) > TOKEN_WAIT {
@@ -439,9 +491,10 @@ impl QueueWorker {
                 }
             },
         };
-        if let Some(limiter) = &self.spec.limiter {
+        if self.is_limited() {
             let now = self.shared.local.clock.now();
-            if let Err(at) = limiter.take(now) {
+            // The shared one first: nobody else takes from the other one.
+            if let Err(at) = self.spec.limiters().try_for_each(|limiter| limiter.take(now)) {
                 // Another queue with the same limit was faster.
                 self.shared.solo.leave(alone);
                 if let (Some((circuit, _)), Some(permit)) = (&self.spec.circuit, permit) {

@@ -185,6 +185,10 @@ fn add_errored_event(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, set
     let Verdict::Failed(report) = &settlement.verdict else {
         return;
     };
+    if delivery.envelope.hops > shared.hop_limit {
+        // Who hears of failures would hear of its own, for ever.
+        return;
+    }
     let payload = match shared.errored_events {
         ErroredEvents::Off => return,
         ErroredEvents::WithoutPayload => serde_json::Map::new(),

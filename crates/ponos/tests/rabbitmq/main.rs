@@ -28,10 +28,14 @@ mod limits;
 mod load;
 #[path = "messages.rs"]
 mod messages;
+#[path = "metrics.rs"]
+mod metrics;
 #[path = "mixed_fleet.rs"]
 mod mixed_fleet;
 #[path = "node_kills.rs"]
 mod node_kills;
+#[path = "orders.rs"]
+mod orders;
 #[path = "peer.rs"]
 mod peer;
 #[path = "poison.rs"]

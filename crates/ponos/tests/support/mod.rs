@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use ponos::core::Bytes;
-use ponos::core::broker::{Broker as _, Destination, Order, OrderAction, Outgoing, SubscribeOptions};
+use ponos::core::broker::{
+    Broker as _, Dependency, Destination, Order, OrderAction, OrderTarget, Outgoing, SubscribeOptions,
+};
 use ponos::core::envelope::{Envelope, MessageName, Progress};
 use ponos::core::id::{MessageId, Tid, Timestamp};
 use ponos::core::name::{QueueName, TaskName};
@@ -115,14 +117,17 @@ pub async fn publish_raw(system: &System, task: &str, body: &'static [u8]) {
 }
 
 pub async fn steer(system: &System, queue: &str, pause: bool) {
-    let order = Order {
-        queue: QueueName::parse(queue).unwrap(),
-        action: if pause { OrderAction::Pause } else { OrderAction::Resume },
-        by: "test".into(),
-        reason: "to see".into(),
-        at: Timestamp::EPOCH,
-        until: None,
-    };
+    order(system, queue, if pause { OrderAction::Pause } else { OrderAction::Resume }, None).await;
+}
+
+/// Gives an order about a queue, or about a dependency of `unit`, for so long.
+pub async fn order(system: &System, target: &str, action: OrderAction, time: Option<std::time::Duration>) {
+    let dependency = || Dependency { app: Unit::NAME.parse().unwrap(), name: target.to_owned() };
+    let target =
+        QueueName::parse(target).map_or_else(|_| OrderTarget::Dependency(dependency()), OrderTarget::Queue);
+    let at = Timestamp::from_millis(1_767_225_600_000) + system.elapsed();
+    let until = time.map(|time| at + time);
+    let order = Order { target, action, by: "test".into(), reason: "to see".into(), at, until };
     system.broker().steer(order).await.unwrap();
 }
 

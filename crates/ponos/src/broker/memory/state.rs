@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use ponos_core::broker::{
-    BrokerError, BrokerErrorKind, Delivery, DeliveryTag, Destination, Inspect, Inspection, Order,
-    OrderAction, Outgoing, PROTOTYPE_EXPIRES, PROTOTYPE_LENGTH, Published, QueueStats, SubscribeOptions,
-    SubscriptionLost, Topology, Verdict,
+    BrokerError, BrokerErrorKind, Delivery, DeliveryTag, Destination, Inspect, Inspection, Order, OrderKey,
+    Outgoing, PROTOTYPE_EXPIRES, PROTOTYPE_LENGTH, Published, QueueStats, SubscribeOptions, SubscriptionLost,
+    Topology, Verdict,
 };
 use ponos_core::envelope::{Envelope, Progress};
 use ponos_core::id::{MessageId, Timestamp};
@@ -19,7 +19,8 @@ pub(super) struct State {
     queues: Queues,
     /// Which queues hear an event; an event without queues is known too.
     events: HashMap<EventName, BTreeSet<QueueName>>,
-    orders: BTreeMap<QueueName, Order>,
+    orders: BTreeMap<OrderKey, Order>,
+    pub(super) withholds_orders: bool,
     /// Numbers messages, deliveries and subscriptions.
     next: u64,
     /// How many messages a prototype keeps.
@@ -34,6 +35,7 @@ impl Default for State {
             queues: Queues::default(),
             events: HashMap::new(),
             orders: BTreeMap::new(),
+            withholds_orders: false,
             next: 0,
             prototype_length: usize::try_from(PROTOTYPE_LENGTH).unwrap_or(usize::MAX),
             dropped: 0,
@@ -441,13 +443,10 @@ impl State {
     }
 
     pub(super) fn steer(&mut self, order: Order) {
-        match order.action {
-            OrderAction::Resume => {
-                self.orders.remove(&order.queue);
-            }
-            _ => {
-                self.orders.insert(order.queue.clone(), order);
-            }
+        if order.action.is_end() {
+            self.orders.remove(&order.key());
+        } else {
+            self.orders.insert(order.key(), order);
         }
     }
 
@@ -483,9 +482,12 @@ impl State {
             Inspect::Message { queue, id } => Inspection::Messages(
                 find(&queue)?.envelopes().find(|e| e.id == id).map(|e| (**e).clone()).into_iter().collect(),
             ),
+            Inspect::Orders(_) if self.withholds_orders => {
+                let problem = "the broker in memory withholds the standing orders";
+                return Err(BrokerError::new(BrokerErrorKind::Unavailable, problem));
+            }
             Inspect::Orders(app) => {
-                let stands =
-                    |order: &&Order| order.queue.app() == app && order.until.is_none_or(|until| until > now);
+                let stands = |order: &&Order| order.target.app() == app && order.stands(now);
                 Inspection::Orders(self.orders.values().filter(stands).cloned().collect())
             }
             _ => {

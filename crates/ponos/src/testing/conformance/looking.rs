@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ponos_core::broker::{BrokerErrorKind, Destination, Inspect, Order, OrderAction, Outgoing};
+use ponos_core::broker::{
+    BrokerErrorKind, Dependency, Destination, Inspect, Inspection, Order, OrderAction, OrderTarget, Outgoing,
+};
 use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::journal::{
     Entry, From, Journal, JournalQuery, JournalReader, Notice, Origin, PublishedRecord, Record, Said, What,
     read,
 };
 use ponos_core::name::{AppName, QueueName};
+use ponos_core::policy::RateExt as _;
 
 use super::messages::*;
 use super::stand::{Stand, ids_of, within};
@@ -145,15 +148,18 @@ pub async fn looking_a_hundred_times_consumes_nothing(stand: Stand) {
     within("all messages", consuming).await;
 }
 
+fn order(
+    target: impl Into<OrderTarget>,
+    action: OrderAction,
+    reason: &str,
+    until: Option<Timestamp>,
+) -> Order {
+    Order {
+        target: target.into(), action, by: "Περσεφόνη".into(), reason: reason.into(), at: now(), until
+    }
+}
+
 pub async fn an_order_stands_until_it_is_replaced_or_ends(stand: Stand) {
-    let order = |queue, action, reason: &str, until| Order {
-        queue,
-        action,
-        by: "Περσεφόνη".into(),
-        reason: reason.into(),
-        at: now(),
-        until,
-    };
     let ask = || async { stand.inspect(Inspect::Orders(app())).await.into_orders() };
     let steer = |order: Order| {
         let stand = &stand;
@@ -176,6 +182,45 @@ pub async fn an_order_stands_until_it_is_replaced_or_ends(stand: Stand) {
     assert_eq!(seen.map(|answer| answer.into_orders().len()).ok(), Some(1), "known to who starts later");
     steer(order(jobs(), OrderAction::Resume, "seen", None)).await;
     assert_eq!(ask().await, []);
+}
+
+pub async fn orders_of_several_kinds_stand_side_by_side(stand: Stand) {
+    let ask = || async { stand.inspect(Inspect::Orders(app())).await.into_orders() };
+    let steer = |order: &Order| {
+        let (stand, order) = (&stand, order.clone());
+        async move { stand.until("steer", || stand.broker.steer(order.clone())).await }
+    };
+    let smtp = OrderTarget::Dependency(Dependency { app: app(), name: "smtp".into() });
+    let rate = OrderAction::Rate(50.per_minute().burst(3));
+    let mut given = vec![
+        order(jobs(), OrderAction::Pause, "one", None),
+        order(jobs(), rate, "two", Some(now() + Duration::from_secs(3600))),
+        order(smtp.clone(), rate, "three", None),
+        order(smtp.clone(), OrderAction::CircuitOpen, "four", None),
+        order(smtp.clone(), OrderAction::CircuitReset, "five", Some(now() + Duration::from_secs(60))),
+    ];
+    for order in &given {
+        steer(order).await;
+    }
+    given.sort_by_key(Order::key);
+    assert_eq!(ask().await, given);
+    let elsewhere = Dependency { app: AppName::from_checked("other"), name: "smtp".into() };
+    steer(&order(OrderTarget::Dependency(elsewhere), OrderAction::CircuitOpen, "another's", None)).await;
+    // Each end is that of its own kind and target.
+    for (target, end) in [
+        (jobs().into(), OrderAction::RateReset),
+        (smtp.clone(), OrderAction::CircuitResume),
+        (smtp, OrderAction::RateReset),
+        (jobs().into(), OrderAction::Resume),
+    ] {
+        let end = order(target, end, "", None);
+        given.retain(|order| order.key() != end.key());
+        steer(&end).await;
+        assert_eq!(ask().await, given, "after {end:?}");
+    }
+    let other_handle = stand.another_handle().await;
+    let seen = other_handle.inspect(Inspect::Orders(app())).await.map(Inspection::into_orders);
+    assert_eq!(seen.ok(), Some(given), "known to who starts later");
 }
 
 pub async fn records_are_found_by_their_transaction(stand: Stand) {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use ponos_core::Bytes;
 use ponos_core::broker::{Destination, Outgoing, Topology};
 use ponos_core::envelope::{
-    AttemptNote, Envelope, ErrorClass, GaveUp, GaveUpReason, MessageName, Phase, Progress, Recovery, Report,
-    TraceContext,
+    AttemptNote, Discarded, Envelope, ErrorClass, GaveUp, GaveUpReason, MessageName, Phase, Progress,
+    Recovery, Report, Retried, TraceContext,
 };
 use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
@@ -207,6 +207,22 @@ fn note() -> AttemptNote {
     }
 }
 
+fn past() -> Timestamp {
+    Timestamp::from_millis(fastrand::u64(1_000_000_000_000..1_700_000_000_000))
+}
+
+fn retried(op: &str) -> Box<Retried> {
+    let (at, failed_at) = (past(), maybe(past));
+    Box::new(Retried {
+        op: op.to_owned(),
+        at,
+        by: text(20),
+        times: fastrand::u32(..),
+        failed_at,
+        error: text(160),
+    })
+}
+
 /// Progress that says something in every field.
 pub(super) fn far() -> Progress {
     Progress {
@@ -217,6 +233,9 @@ pub(super) fn far() -> Progress {
         due: None,
         suspect: Some(2),
         gave_up: Some(Box::new(gave_up("Ἀχιλλεύς \"quoted\"\nsecond line"))),
+        retried: Some(retried("op-\"1\"")),
+        edited_from: Some(MessageId::from_bytes([5; 16])),
+        discarded: None,
     }
 }
 
@@ -236,7 +255,6 @@ pub(super) fn any(to: &Destination) -> Outgoing {
         Destination::Event(event) => MessageName::Event(event.clone()),
         Destination::Queue(_) => MessageName::Task(TaskName::from_checked(JOB)),
     };
-    let past = || Timestamp::from_millis(fastrand::u64(1_000_000_000_000..1_700_000_000_000));
     let tid = if fastrand::bool() {
         Tid::new(now(), random())
     } else {
@@ -272,6 +290,11 @@ pub(super) fn any(to: &Destination) -> Outgoing {
             due: maybe(past),
             suspect: maybe(|| fastrand::u32(0..=1000)),
             gave_up: maybe(|| Box::new(gave_up(&text(200)))),
+            retried: maybe(|| retried(&text(20))),
+            edited_from: maybe(|| MessageId::from_bytes(std::array::from_fn(|_| fastrand::u8(..)))),
+            discarded: maybe(|| {
+                Box::new(Discarded { op: text(20), at: past(), by: text(20), reason: text(200) })
+            }),
         },
         report: maybe(|| report(&text(200))),
         ..plain
