@@ -124,12 +124,12 @@ impl View {
     /// How the service is now.
     pub(crate) fn health(&self) -> Health {
         let mut problems = Vec::new();
-        let mut live = true;
-        if self.turned_ago() > LATE {
-            live = false;
+        let draining = self.is_draining();
+        // Who drains has deadlines of its own, and its keepers end before the broker is closed.
+        let mut live = draining || self.turned_ago() <= LATE;
+        if !live {
             problems.push(format!("the event loop has not turned for {} s", self.turned_ago().as_secs()));
         }
-        let draining = self.is_draining();
         if draining {
             problems.push("shutting down".to_owned());
         }

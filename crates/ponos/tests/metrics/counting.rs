@@ -58,7 +58,7 @@ fn service() -> Service<Unit> {
             let quick = Backoff::constant(millis(1)).jitter(0.0);
             p.retry(quick).max_retries(1).timeout(millis(300)).recover(recover).no_breaker()
         })
-        .task(check, |p| p.no_breaker())
+        .task(check, ponos::TaskPolicy::no_breaker)
         .observe(anywhere().revision("4b2f"))
 }
 
@@ -251,7 +251,7 @@ async fn circuits_limits_and_pauses_are_told() {
     let breaker = BreakerConfig::default().consecutive(1).open_initial(secs(600)).open_max(secs(600));
     let service = Service::<Unit>::new()
         .task(work, |p| p.depends_on("smtp").max_retries(0).rate_limit(20.per_second().burst(1)))
-        .task(check, |p| p.no_breaker())
+        .task(check, ponos::TaskPolicy::no_breaker)
         .dependency("smtp", |d| d.breaker(breaker))
         .observe(anywhere());
     let running = service.start(Counter::default(), Arc::new(ponos::MemoryBroker::new())).await.unwrap();

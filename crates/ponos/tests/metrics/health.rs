@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ponos::core::broker::{Broker as _, Order, OrderAction, OrderTarget};
 use ponos::core::name::QueueName;
 use ponos::metrics::{ConsumerState, HealthStatus, Observe};
 use ponos::prelude::*;
@@ -175,6 +176,46 @@ async fn a_paused_queue_that_holds_something_is_not_stalled() {
         (std::time::Instant::now() > end).then_some(())
     };
     until("a second has passed", looked).await;
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_rests_by_order_is_ready_and_counted_under_its_limit() {
+    let service = Service::<Unit>::new().task(work, |p| p).task(fail, |p| p).observe(anywhere());
+    let broker = Arc::new(ponos::MemoryBroker::new());
+    let running = service.start(Counter::default(), Arc::clone(&broker)).await.unwrap();
+    let order = async |queue: &str, action| {
+        let order = Order {
+            target: OrderTarget::Queue(QueueName::parse(queue).unwrap()),
+            action,
+            by: "test".into(),
+            reason: "to see".into(),
+            at: std::time::SystemTime::now().into(),
+            until: None,
+        };
+        broker.steer(order).await.unwrap();
+    };
+    order("unit.work.check", OrderAction::CircuitOpen).await;
+    let held = [("queue", "unit.work.check"), ("reason_kind", "circuit")];
+    until_metric(&running, "ponos_paused", &held, 1.0).await;
+
+    order(DO, OrderAction::Rate(10.per_second().burst(1))).await;
+    let limited = async || {
+        running.publisher().create(WorkDo { n: 0 }).await.unwrap();
+        metrics(&running).find("ponos_rate_limited_total", &[("limit", DO)])
+    };
+    assert!(until("a job has waited for the limit", limited).await >= 1.0);
+
+    order(DO, OrderAction::Rate(1.per_hour())).await;
+    let resting = async || {
+        running.publisher().create(WorkDo { n: 0 }).await.unwrap();
+        let paused = metrics(&running).get("ponos_paused", &[("queue", DO), ("reason_kind", "rate_limit")]);
+        (paused > 0.0).then_some(())
+    };
+    until("it rests for its limit", resting).await;
+    assert_eq!(state(&running, DO), ConsumerState::Resting);
+    assert_eq!(state(&running, "unit.work.check"), ConsumerState::Resting);
+    assert_eq!(status(addr(&running), "/readyz").await, 200);
     running.shutdown().await;
 }
 
