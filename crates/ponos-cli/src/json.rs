@@ -16,7 +16,8 @@ pub(crate) fn print(value: &impl Serialize, out: &mut Output) {
     out.line(&to_line(value));
 }
 
-fn to_line(value: &impl Serialize) -> String {
+/// A value as one line.
+pub(crate) fn to_line(value: &impl Serialize) -> String {
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Tame(CompactFormatter));
     value.serialize(&mut serializer).expect("structs of texts, numbers and JSON are always JSON");

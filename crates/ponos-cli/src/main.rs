@@ -4,17 +4,23 @@
 //! file of its own; `output` is the only way out, `error` the only way to fail.
 
 mod amount;
+mod asyncapi;
 mod broker;
+mod check;
 mod completions;
 mod demo;
 mod error;
+mod explain;
 mod failed;
 mod json;
+mod manifests;
+mod map;
 mod names;
 mod output;
 mod publish;
 mod queues;
 mod steer;
+mod system;
 mod tail;
 mod text;
 mod topology;
@@ -62,6 +68,18 @@ enum Verb {
     /// Checks names of events and tasks
     #[command(after_help = EXIT_CODES)]
     Names(names::NamesArgs),
+    /// Finds what is wrong with a system, by the manifests of its services; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Check(check::CheckArgs),
+    /// Tells what happens when an event or a task is sent
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::ExplainArgs),
+    /// Describes a system, or an application, as AsyncAPI 3.0.0; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Asyncapi(asyncapi::AsyncapiArgs),
+    /// Draws a system, by the manifests of its services; needs no broker
+    #[command(after_help = EXIT_CODES)]
+    Map(map::MapArgs),
     /// Emits an event or creates a task
     #[command(after_help = EXIT_CODES)]
     Publish(publish::PublishArgs),
@@ -135,6 +153,10 @@ fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
+        Verb::Check(args) => return check::run(&args, out),
+        Verb::Map(args) => return map::run(&args, out),
+        Verb::Explain(args) => return explain::run(&args, out),
+        Verb::Asyncapi(args) => return asyncapi::run(&args, out),
         Verb::Completions(args) => return Ok(completions::run(args, out)),
         Verb::Man(args) => return completions::man(args, out),
         verb => verb,
@@ -157,9 +179,14 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Rate(args) => steer::rate(args, url, out).await,
             Verb::Circuit(args) => steer::circuit(args, url, out).await,
             Verb::Orders(args) => steer::orders(args, url, out).await,
-            Verb::Names(_) | Verb::Demo(_) | Verb::Completions(_) | Verb::Man(_) => {
-                unreachable!("they need no broker and ran above")
-            }
+            Verb::Names(_)
+            | Verb::Check(_)
+            | Verb::Map(_)
+            | Verb::Explain(_)
+            | Verb::Asyncapi(_)
+            | Verb::Completions(_)
+            | Verb::Man(_)
+            | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Topology;
 use crate::name::{AppName, EventName, NameError, QueueName, TaskName};
-use crate::policy::{BreakerConfig, MaxRetries, Rate, RetryPolicy};
+use crate::policy::{BreakerConfig, DEFAULT_HOP_LIMIT, MaxRetries, Rate, RetryPolicy};
 
 /// The version of the manifest that this crate writes.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -46,6 +46,9 @@ pub struct Manifest {
     /// The version of the service, where it says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// How many hops a message may have taken, at least 1, where the service says so; otherwise [`DEFAULT_HOP_LIMIT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hop_limit: Option<u32>,
     /// Events that the application emits outside its tasks (a webhook, an HTTP API).
     #[serde(default)]
     pub emits: Vec<String>,
@@ -103,6 +106,9 @@ pub struct ReactionManifest {
     /// Whether it is a prototype, whose queue is bounded and forgotten when nobody listens: tools raise no alarm for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prototype: bool,
+    /// Whether it may create nothing (it returns an `Option` or a `Vec`): that is what can end a cycle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
     /// How the queue is worked.
     pub policy: PolicyManifest,
 }
@@ -268,6 +274,12 @@ impl Manifest {
         serde_json::from_str(text).map_err(|e| ManifestError(format!("the manifest is damaged: {e}")))
     }
 
+    /// How many hops a message of the application may have taken. 0 is never meant and counts as absent.
+    #[must_use]
+    pub fn effective_hop_limit(&self) -> u32 {
+        self.hop_limit.filter(|limit| *limit > 0).unwrap_or(DEFAULT_HOP_LIMIT)
+    }
+
     /// Every event that the application emits, in its tasks or outside of them.
     ///
     /// # Errors
@@ -376,12 +388,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hop_limit_is_the_default_unless_the_manifest_says_one() {
+        let read = |json: &str| Manifest::from_json(json).unwrap();
+        let silent = read(r#"{"ponos_manifest":1,"app":"a"}"#);
+        assert_eq!((silent.hop_limit, silent.effective_hop_limit()), (None, DEFAULT_HOP_LIMIT));
+        assert!(!silent.to_json().contains("hop_limit"), "as older versions wrote it");
+        assert_eq!(read(r#"{"ponos_manifest":1,"app":"a","hop_limit":7}"#).effective_hop_limit(), 7);
+        let zero = read(r#"{"ponos_manifest":1,"app":"a","hop_limit":0}"#);
+        assert_eq!(zero.effective_hop_limit(), DEFAULT_HOP_LIMIT);
+    }
+
+    #[test]
     fn a_reaction_is_a_prototype_only_if_it_says_so() {
         let written = r#"{"event":"a.happened","queue":"b.a.happened","creates":[],"policy":{"concurrency":1,"prefetch":1}}"#;
         let reaction: ReactionManifest = serde_json::from_str(written).unwrap();
-        assert!(!reaction.prototype, "as older versions wrote it");
+        assert!(!reaction.prototype && !reaction.conditional, "as older versions wrote it");
         assert_eq!(serde_json::to_string(&reaction).unwrap(), written);
-        let prototype = serde_json::to_value(ReactionManifest { prototype: true, ..reaction }).unwrap();
-        assert_eq!(prototype["prototype"], true);
+        let prototype =
+            serde_json::to_value(ReactionManifest { prototype: true, conditional: true, ..reaction });
+        let prototype = prototype.unwrap();
+        assert_eq!((&prototype["prototype"], &prototype["conditional"]), (&true.into(), &true.into()));
     }
 }

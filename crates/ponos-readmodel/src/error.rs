@@ -83,6 +83,11 @@ impl ReadModelError {
         Self { kind: ReadModelErrorKind::Files, message, source: None }
     }
 
+    pub(crate) fn ahead() -> Self {
+        let message = "the journal's reader is ahead of what was written: open another one".to_owned();
+        Self { kind: ReadModelErrorKind::Log, message, source: None }
+    }
+
     pub(crate) fn newer(path: &Path) -> Self {
         let message = format!(
             "`{}` was written by a later version of this program: update it, or give it another directory",

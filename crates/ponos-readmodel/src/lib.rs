@@ -29,6 +29,8 @@
 //! All are for their owner alone. Several processes may use one directory at once: those that write take turns by a lock,
 //! for as long as one page of entries takes, and those that ask need none.
 //!
+//! Transactions in which a job failed are kept no longer than others.
+//!
 //! # Exactly once
 //!
 //! Segments are committed first, `model.db` with the place in the log last. What a crash makes come again is recognised by
@@ -42,7 +44,7 @@
 //! | `read_model`, `retention` | opening, taking entries, forgetting them |
 //! | `central`, `segment` | the two kinds of files |
 //! | `facts`, `rollup`, `histogram` | what is counted of an entry |
-//! | `trace`, `gap`, `instance` | the questions |
+//! | `trace`, `history`, `gap`, `instance`, `figures`, `following`, `storage` | the questions |
 //! | `tail`, `slot` | an id backwards; six hours |
 //! | `database`, `directory`, `error`, `options` | versions of files, their places and modes, the writers' lock |
 
@@ -51,8 +53,11 @@ mod database;
 mod directory;
 mod error;
 mod facts;
+mod figures;
+mod following;
 mod gap;
 mod histogram;
+mod history;
 mod instance;
 mod options;
 mod read_model;
@@ -60,14 +65,19 @@ mod retention;
 mod rollup;
 mod segment;
 mod slot;
+mod storage;
 mod tail;
 mod trace;
 
 pub use error::{ReadModelError, ReadModelErrorKind};
+pub use figures::{Edge, NameFigures, SourceFigures};
+pub use following::{Follower, Following};
 pub use gap::Gap;
 pub use histogram::Histogram;
+pub use history::{EntryCursor, EntryFilter, EntryPage, Since};
 pub use instance::{Instance, KnownManifest};
 pub use options::ReadModelOptions;
 pub use read_model::{CaughtUp, ReadModel};
 pub use rollup::QueueCounts;
+pub use storage::Storage;
 pub use trace::{MAX_FOUND, Trace, TraceCursor, TraceFilter, TraceOutcome, TracePage, TraceSummary};

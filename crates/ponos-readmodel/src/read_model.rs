@@ -1,6 +1,6 @@
 //! Opening a directory, taking entries, and reading its segments.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ pub struct ReadModel {
     pub(crate) central: RefCell<Central>,
     /// Files that were opened before, because opening one costs more than asking it.
     segments: RefCell<BTreeMap<Slot, Segment>>,
+    /// Since a file was lost and until somebody asks where to read from: places of readers that were opened before are
+    /// not stored, as what the file had would never be read again.
+    again: Cell<bool>,
 }
 
 /// What a look at the log brought.
@@ -58,7 +61,13 @@ impl ReadModel {
             let held = directory.lock()?;
             Central::open(&path, &held)?
         };
-        let model = Self { options, directory, central: RefCell::new(central), segments: RefCell::default() };
+        let model = Self {
+            options,
+            directory,
+            central: RefCell::new(central),
+            segments: RefCell::default(),
+            again: Cell::new(false),
+        };
         if fresh {
             model.count_segments()?;
         }
@@ -91,6 +100,7 @@ impl ReadModel {
     ///
     /// When the files cannot be read.
     pub fn read_from(&self) -> Result<From, ReadModelError> {
+        self.again.set(false);
         Ok(self.position()?.map_or(From::Start, From::After))
     }
 
@@ -98,12 +108,19 @@ impl ReadModel {
     ///
     /// # Errors
     ///
-    /// Like [`catch_up`](Self::catch_up).
+    /// Like [`catch_up`](Self::catch_up); and when the reader is ahead of what was written, because a call was dropped or
+    /// a file was lost. Open another one then.
     ///
     /// # Cancel safety
     ///
-    /// Entries that were read and not written yet are lost to this reader: open another.
+    /// Nothing is lost when it is dropped, but its reader is of no more use.
     pub async fn follow(&mut self, reader: &mut dyn JournalReader) -> Result<CaughtUp, ReadModelError> {
+        let is_ahead =
+            |read: Position, stored: Position| stored.log != read.log || stored.offset < read.offset;
+        let stored = self.position()?;
+        if reader.position().is_some_and(|read| stored.is_none_or(|stored| is_ahead(read, stored))) {
+            return Err(ReadModelError::ahead());
+        }
         let mut caught_up = CaughtUp::default();
         let mut page = Vec::new();
         loop {
@@ -147,6 +164,7 @@ impl ReadModel {
             self.write_segment(slot, &entries, &mut next, &held)?;
         }
         // Last, so that a place is stored only for what was written: what is read again is recognised.
+        let read_to = read_to.filter(|_| !self.again.get());
         let new = self.on_central(|central| central.take(entries, read_to))?;
         Ok(new as u64)
     }
@@ -268,6 +286,7 @@ impl ReadModel {
     fn start_again(&self, path: &Path, why: &str, held: &Held<'_>) -> Result<(), ReadModelError> {
         tracing::warn!(file = %path.display(), why, "entries are read again from the log as far as it goes back");
         directory::delete(path, held)?;
+        self.again.set(true);
         self.on_central(|central| central.forget_position())
     }
 

@@ -8,7 +8,6 @@ use ponos_core::name::{AppName, QueueName};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::{sql, unsql};
-use crate::facts::app_of;
 use crate::histogram::Histogram;
 
 /// What a queue did.

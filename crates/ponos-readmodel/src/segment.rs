@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use ponos_core::id::{MessageId, Tid};
+use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::journal::{Entry, Said, decode, encode};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -72,6 +72,8 @@ pub(crate) struct TraceWish<'a> {
     pub(crate) until: u64,
     /// Only rows with a lower id.
     pub(crate) before: i64,
+    /// Only this row.
+    pub(crate) id: Option<i64>,
     pub(crate) limit: usize,
 }
 
@@ -164,6 +166,9 @@ impl Segment {
                 ));
             }
         }
+        if let Some(id) = wish.id {
+            conditions.push_str(&format!(" AND t.id = {id}"));
+        }
         if !wish.only.is_empty() {
             conditions.push_str(&format!(" AND {}", wish.only));
         }
@@ -206,6 +211,26 @@ impl Segment {
         let ids: Vec<i64> =
             statement.query_map([id, sql(limit as u64)], |row| row.get(0))?.collect::<Result<_, _>>()?;
         self.read(&ids)
+    }
+
+    /// The number of the first entry that is not older.
+    pub(crate) fn first_since(&self, at: Timestamp) -> rusqlite::Result<Option<i64>> {
+        let query = "SELECT id FROM entry WHERE at >= ?1 ORDER BY id LIMIT 1";
+        self.connection.prepare_cached(query)?.query_row([sql(at.as_millis())], |row| row.get(0)).optional()
+    }
+
+    /// How many entries there are.
+    pub(crate) fn count(&self) -> rusqlite::Result<u64> {
+        let count = "SELECT count(*) FROM entry";
+        self.connection.prepare_cached(count)?.query_row([], |row| row.get(0)).map(unsql)
+    }
+
+    /// The time of the first entry that came.
+    pub(crate) fn oldest(&self) -> rusqlite::Result<Option<Timestamp>> {
+        let oldest = "SELECT at FROM entry ORDER BY id LIMIT 1";
+        let oldest: Option<i64> =
+            self.connection.prepare_cached(oldest)?.query_row([], |row| row.get(0)).optional()?;
+        Ok(oldest.map(|at| Timestamp::from_millis(unsql(at))))
     }
 
     /// What entries of these numbers, which ascend, say.

@@ -181,6 +181,7 @@ impl ReadModel {
             since: filter.since.map_or(0, Timestamp::as_millis),
             until: filter.until.map_or(u64::MAX, Timestamp::as_millis),
             before: i64::MAX,
+            id: None,
             limit: 0,
         };
         let slots = self.directory.slots()?;
@@ -208,7 +209,7 @@ impl ReadModel {
                 };
                 wish.before = last.id;
                 for row in rows {
-                    page.traces.extend(self.summary_of(row, slot, &slots, filter.outcome)?);
+                    page.traces.extend(self.summary_of(row, slot, &slots, filter.outcome, &wish)?);
                 }
             }
         }
@@ -257,6 +258,7 @@ impl ReadModel {
         slot: Slot,
         slots: &[Slot],
         outcome: Option<TraceOutcome>,
+        wish: &TraceWish<'_>,
     ) -> Result<Option<TraceSummary>, ReadModelError> {
         let tid = row.tid.clone();
         let mut rows = vec![row];
@@ -268,7 +270,10 @@ impl ReadModel {
             slots.iter().copied().filter(|other| *other != slot && began.is_none_or(|began| *other >= began));
         self.each_segment(others, |other, segment| {
             if let Some(row) = segment.trace(&tid)? {
-                newer |= other > slot && outcome.is_none();
+                if other > slot && !newer {
+                    let wish = TraceWish { before: i64::MAX, id: Some(row.id), limit: 1, ..wish.clone() };
+                    newer = !segment.traces(&wish)?.is_empty();
+                }
                 rows.push(row);
             }
             Ok(ControlFlow::Continue(()))

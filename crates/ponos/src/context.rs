@@ -75,8 +75,8 @@ impl Local {
         self
     }
 
-    /// Tells that the broker has a message, and how long that took.
-    pub(crate) fn published(&self, message: &Outgoing, queues: u32, took: Duration) {
+    /// Tells that the broker has a message, and how long that took where it was measured.
+    pub(crate) fn published(&self, message: &Outgoing, queues: u32, took: Option<Duration>) {
         let Some(lifecycle) = &self.lifecycle else { return };
         let envelope = &message.envelope;
         let published = PublishedRecord {

@@ -78,7 +78,13 @@ impl Lifecycle {
     }
 
     /// Tells that the broker has taken a message, and how long that took.
-    pub(crate) fn published(&self, at: Timestamp, message: &Envelope, what: PublishedRecord, took: Duration) {
+    pub(crate) fn published(
+        &self,
+        at: Timestamp,
+        message: &Envelope,
+        what: PublishedRecord,
+        took: Option<Duration>,
+    ) {
         #[cfg(feature = "metrics")]
         if let Some(meter) = &self.meter {
             meter.published(at, &message.tid, &what, took);

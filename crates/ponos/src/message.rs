@@ -91,6 +91,11 @@ pub trait IntoTasks<A: ?Sized> {
     /// The names of the tasks that it can be.
     fn names() -> Vec<&'static str>;
 
+    /// Whether it may be none at all, as an `Option` or a `Vec` may. A tuple may if all of its parts may.
+    fn conditional() -> bool {
+        false
+    }
+
     /// Hands each task to `sink`.
     ///
     /// # Errors
@@ -130,6 +135,10 @@ impl<A: ?Sized, T: IntoTasks<A>> IntoTasks<A> for Option<T> {
         T::names()
     }
 
+    fn conditional() -> bool {
+        true
+    }
+
     fn each(self, sink: &mut dyn TaskSink) -> Result<(), EncodeError> {
         self.map_or(Ok(()), |task| task.each(sink))
     }
@@ -138,6 +147,10 @@ impl<A: ?Sized, T: IntoTasks<A>> IntoTasks<A> for Option<T> {
 impl<A: ?Sized, T: IntoTasks<A>> IntoTasks<A> for Vec<T> {
     fn names() -> Vec<&'static str> {
         T::names()
+    }
+
+    fn conditional() -> bool {
+        true
     }
 
     fn each(self, sink: &mut dyn TaskSink) -> Result<(), EncodeError> {
@@ -152,6 +165,10 @@ macro_rules! tuples {
                 let mut names = Vec::new();
                 $(names.extend($name::names());)+
                 names
+            }
+
+            fn conditional() -> bool {
+                $($name::conditional())&&+
             }
 
             #[expect(non_snake_case, reason = "the type parameters' names serve as the variables'")]

@@ -264,7 +264,8 @@ async fn publish_until_confirmed(
         };
         let (error, unknown) = match outcome {
             Some(Published::Confirmed { queues }) => {
-                local.published(&message, queues, local.clock.now().since(started));
+                let took = local.clock.now().since(started);
+                local.published(&message, queues, Some(took));
                 return Ok(queues);
             }
             Some(Published::Returned) => (no_queue(&message.to), false),

@@ -72,6 +72,7 @@ pub struct Service<A: App> {
 struct ReactionDef {
     event: EventInfo,
     creates: Vec<&'static str>,
+    conditional: bool,
     policy: ReactionPolicy,
     run: RunFn,
 }
@@ -205,6 +206,7 @@ impl<A: App> Service<A> {
         self.reactions.push(ReactionDef {
             event: E::info(),
             creates: R::names(),
+            conditional: R::conditional(),
             policy: policy(ReactionPolicy::default()),
             run: reaction_fn::<A, E, R>(reaction),
         });
@@ -385,6 +387,7 @@ impl<A: App> Service<A> {
             queue: reaction.queue::<A>().to_string(),
             creates: reaction.creates.iter().map(|&name| name.to_owned()).collect(),
             prototype: reaction.policy.prototype,
+            conditional: reaction.conditional,
             policy: reaction.policy.resolve(reaction.event.name, &mut Vec::new()).manifest(),
         });
         let tasks = self.tasks.iter().map(|task| TaskManifest {
@@ -399,6 +402,7 @@ impl<A: App> Service<A> {
             ponos_manifest: MANIFEST_VERSION,
             app: A::NAME.to_owned(),
             version: self.version.clone(),
+            hop_limit: (self.hop_limit != DEFAULT_HOP_LIMIT).then_some(self.hop_limit),
             emits,
             reactions: reactions.collect(),
             tasks: tasks.collect(),

@@ -109,6 +109,25 @@ fn an_event_that_the_worker_emits_is_part_of_the_manifest() {
     assert!(manifest.topology().unwrap().events.iter().any(|event| *event == "worker.errored"));
 }
 
+/// A cycle that goes through such a reaction can end.
+#[test]
+fn a_reaction_that_may_create_nothing_says_so() {
+    fn maybe(e: OrderPlaced) -> Option<ParcelSend> {
+        Some(ParcelSend { id: e.id })
+    }
+    fn many(e: OrderPlaced) -> Vec<ParcelSend> {
+        vec![ParcelSend { id: e.id }]
+    }
+    fn both(e: OrderPlaced) -> (Option<ParcelSend>, Vec<InvoiceWrite>) {
+        (maybe(e), Vec::new())
+    }
+    let conditional = |service: Service<Shop>| service.manifest().reactions[0].conditional;
+    assert!(conditional(Service::new().on(maybe)));
+    assert!(conditional(Service::new().on(many)));
+    assert!(conditional(Service::new().on(both)));
+    assert!(!conditional(Service::new().on(on_order)), "its parcel is always sent");
+}
+
 #[test]
 fn the_manifest_is_this_text() {
     let expected = include_str!("data/manifest.json");

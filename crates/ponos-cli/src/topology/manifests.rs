@@ -1,16 +1,15 @@
-//! Manifests from files: what each application is, over all that were given.
+//! What each application is, over all that were given.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ponos::core::broker::Topology;
-use ponos::core::manifest::Manifest;
 use ponos::core::name::{AppName, EventName, QueueName};
 use ponos::rabbitmq::policies;
 
 use crate::error::CliError;
+use crate::manifests::{Loaded, MAKE_ONE, load};
 
 /// One application, as its manifests tell.
 #[derive(Debug)]
@@ -29,8 +28,8 @@ pub(super) struct Application {
 /// When a file cannot be read or is no manifest.
 pub(super) fn read(files: &[PathBuf]) -> Result<Vec<Application>, CliError> {
     let mut applications: BTreeMap<AppName, Application> = BTreeMap::new();
-    for file in files {
-        let application = application(file)?;
+    for loaded in load(files)? {
+        let application = application(&loaded)?;
         match applications.get_mut(&application.app) {
             Some(other) => other.unite(application),
             None => {
@@ -41,20 +40,9 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Vec<Application>, CliError> {
     Ok(applications.into_values().collect())
 }
 
-fn application(file: &Path) -> Result<Application, CliError> {
-    let shown = file.display();
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    let make_one = "a service prints its manifest with `PONOS_MANIFEST=1`: `PONOS_MANIFEST=1 service > FILE`";
-    let text = text.map_err(|error| {
-        CliError::usage(format!("the manifest `{shown}` cannot be read: {error}"), make_one)
-    })?;
-    let wrong = |error| CliError::usage(format!("`{shown}`: {error}"), make_one);
-    let manifest = Manifest::from_json(&text).map_err(wrong)?;
+fn application(loaded: &Loaded) -> Result<Application, CliError> {
+    let Loaded { source, manifest } = loaded;
+    let wrong = |error| CliError::usage(format!("`{source}`: {error}"), MAKE_ONE);
     let topology = manifest.topology().map_err(wrong)?;
     let app = topology.app.clone().expect("a manifest's topology is an application's");
     let held = manifest.tasks.iter().filter_map(|task| {

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ponos_core::broker::{BoxFuture, BrokerError};
 use ponos_core::envelope::{ErrorClass, GaveUpReason, Phase};
 use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::journal::{
-    AttemptEnd, AttemptRecord, Beat, Entry, Notice, Origin, PublishedRecord, Record, Said, What,
+    AttemptEnd, AttemptRecord, Beat, Entry, From, JournalReader, Notice, Origin, Position, PublishedRecord,
+    Record, Said, What,
 };
 use ponos_core::name::{AppName, QueueName};
-use ponos_readmodel::{ReadModel, ReadModelOptions};
+use ponos_readmodel::{CaughtUp, ReadModel, ReadModelOptions};
 
 /// 2026-11-23T06:50:00Z.
 pub(crate) const NOW: u64 = 1_795_416_600_000;
@@ -84,4 +86,60 @@ pub(crate) fn notice(id: u64, seq: u64, at: Timestamp, notice: Notice) -> Entry 
 
 pub(crate) fn beat(id: u64, seq: u64, at: Timestamp) -> Entry {
     notice(id, seq, at, Notice::Beat(Beat { every_ms: 5000, ..Beat::default() }))
+}
+
+/// A log in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) id: u64,
+    pub(crate) entries: std::sync::Mutex<Vec<Entry>>,
+    /// How many entries were read.
+    pub(crate) read: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Debug)]
+struct LogReader<'a> {
+    log: &'a Log,
+    next: usize,
+}
+
+impl Log {
+    /// A reader, as [`ReadModel::follow`] takes it.
+    pub(crate) fn reader(&self, from: From) -> impl JournalReader {
+        let next = match from {
+            From::After(position) if position.log == self.id => {
+                usize::try_from(position.offset).expect("small")
+            }
+            _ => 0,
+        };
+        LogReader { log: self, next }
+    }
+
+    pub(crate) fn catch_up(&self, model: &mut ReadModel) -> CaughtUp {
+        let mut reader = self.reader(model.read_from().expect("a place"));
+        now(model.follow(&mut reader)).expect("caught up")
+    }
+}
+
+impl JournalReader for LogReader<'_> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Entry>, BrokerError>> {
+        let entries = self.log.entries.lock().expect("no panic");
+        let page: Vec<Entry> = entries[self.next.min(entries.len())..].iter().take(7).cloned().collect();
+        self.next += page.len();
+        self.log.read.fetch_add(page.len(), std::sync::atomic::Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(page)))
+    }
+
+    fn position(&self) -> Option<Position> {
+        (self.next > 0).then_some(Position { log: self.log.id, offset: self.next as u64 })
+    }
+}
+
+/// The value of a future that never waits.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
 }

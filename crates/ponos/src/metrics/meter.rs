@@ -160,10 +160,12 @@ impl Meter {
         [system, name.into(), kind.into(), destination.into(), error.into(), address, port]
     }
 
-    pub(crate) fn published(&self, at: Timestamp, tid: &Tid, what: &PublishedRecord, took: Duration) {
+    pub(crate) fn published(&self, at: Timestamp, tid: &Tid, what: &PublishedRecord, took: Option<Duration>) {
         let example = Example::of(tid, at);
         let labels = self.messaging(SEND, &what.name, "");
-        self.operation_duration.observe(labels.clone(), took.as_secs_f64(), &example);
+        if let Some(took) = took {
+            self.operation_duration.observe(labels.clone(), took.as_secs_f64(), &example);
+        }
         self.sent.count(labels, &example);
         if what.queues == 0 {
             self.unrouted.count([(&what.name).into()], &example);

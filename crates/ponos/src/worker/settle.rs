@@ -111,7 +111,7 @@ async fn insist(
 fn record(shared: &Shared, send: &[Outgoing], outcomes: &[Published], took: Duration) {
     for (message, outcome) in send.iter().zip(outcomes) {
         if let Published::Confirmed { queues } = outcome {
-            shared.local.published(message, *queues, took);
+            shared.local.published(message, *queues, Some(took));
         }
     }
 }
