@@ -139,7 +139,7 @@ async fn loss(place: &Place) {
     let mut tids = Vec::new();
     for n in 0..PAYMENTS {
         let org = if n % 15 == 7 { "nobody".into() } else { format!("org-{n}") };
-        let paid = cream.publisher().create(InvoicePay { org, card: "4111".into() }).await.unwrap();
+        let paid = cream.publisher().create(InvoicePay { org, card: "4111".into(), cents: 1 }).await.unwrap();
         tids.push(paid.tid);
     }
     // Seven jobs each, by the entries that were not lost on the way to this test.

@@ -30,6 +30,8 @@ pub(crate) struct Cream;
 pub(crate) struct InvoicePay {
     pub(crate) org: String,
     pub(crate) card: String,
+    #[serde(default)]
+    pub(crate) cents: u64,
 }
 
 async fn pay(t: InvoicePay, cx: TaskCx<InvoicePay>) -> Outcome {
