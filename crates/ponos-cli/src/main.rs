@@ -24,6 +24,7 @@ mod steer;
 mod system;
 mod tail;
 mod text;
+mod top;
 mod topology;
 mod trace;
 mod view;
@@ -87,6 +88,9 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
+    /// Shows the queues as they change, and pauses and resumes them
+    #[command(after_help = EXIT_CODES)]
+    Top(top::TopArgs),
     /// Finds what is wrong with a system that runs
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::DoctorArgs),
@@ -173,6 +177,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         match verb {
             Verb::Publish(args) => publish::run(args, url, out).await,
             Verb::Queues(args) => queues::run(args, url, out).await,
+            Verb::Top(args) => top::run(args, url, out).await,
             Verb::Doctor(args) => doctor::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,

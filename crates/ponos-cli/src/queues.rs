@@ -17,7 +17,7 @@ use ponos::core::name::AppName;
 use serde::Serialize;
 
 pub(crate) use self::look::{Look, Looker, Totals};
-pub(crate) use self::row::{COLUMNS, QueueRow, QueueState, is_worked};
+pub(crate) use self::row::{COLUMNS, QueueRow, QueueState, is_worked, rate};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};

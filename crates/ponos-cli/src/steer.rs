@@ -17,7 +17,7 @@ mod rate;
 mod target;
 
 pub(crate) use self::circuit::{CircuitArgs, run as circuit};
-pub(crate) use self::give::{OrderJson, whoami};
+pub(crate) use self::give::{OrderJson, give_in, whoami};
 pub(crate) use self::orders::{OrdersArgs, run as orders, what, when_and_why};
 pub(crate) use self::pause::{PauseArgs, ResumeArgs, pause, resume};
 pub(crate) use self::rate::{RateArgs, run as rate};

@@ -64,7 +64,7 @@ pub(super) fn check(
         report.warning(
             Code::RecordsLost,
             whose,
-            format!("{} of it lost in the last hour", were(count)),
+            format!("{} lost in the last hour", were(count)),
             "traces of that time are incomplete: it wrote faster than the broker took, or was killed".into(),
         );
     }

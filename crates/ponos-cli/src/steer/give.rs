@@ -47,7 +47,7 @@ impl WhyArgs {
 
 /// An order that was given.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(crate) struct Given {
     pub(super) order: Order,
     /// What it replaced or ended.
     pub(super) stood: Option<Order>,
@@ -67,21 +67,31 @@ pub(super) async fn give(
     url: Option<&str>,
 ) -> Result<Given, CliError> {
     let session = Session::open(url).await?;
-    let given = async {
-        let consumers = target::consumers(&session, &target).await?;
-        let orders =
-            session.ask(session.broker().inspect(Inspect::Orders(target.app()))).await?.into_orders();
-        let at = text::now();
-        let reason = text::line(&reason, MAX_REASON);
-        let order = Order { target, action, by: whoami(), reason, at, until: time.map(|time| at + time) };
-        let stood = orders.into_iter().find(|stood| stood.key() == order.key());
-        // An end also where nothing was seen to stand: it may be given at this very moment.
-        session.ask(session.broker().steer(order.clone())).await?;
-        Ok(Given { order, stood, consumers })
-    };
-    let given = given.await;
+    let given = give_in(&session, target, action, (reason, time)).await;
     session.close().await;
     given
+}
+
+/// Gives an order in a session that stays open.
+///
+/// # Errors
+///
+/// As [`give`].
+pub(crate) async fn give_in(
+    session: &Session,
+    target: OrderTarget,
+    action: OrderAction,
+    (reason, time): (String, Option<Duration>),
+) -> Result<Given, CliError> {
+    let consumers = target::consumers(session, &target).await?;
+    let orders = session.ask(session.broker().inspect(Inspect::Orders(target.app()))).await?.into_orders();
+    let at = text::now();
+    let reason = text::line(&reason, MAX_REASON);
+    let order = Order { target, action, by: whoami(), reason, at, until: time.map(|time| at + time) };
+    let stood = orders.into_iter().find(|stood| stood.key() == order.key());
+    // An end also where nothing was seen to stand: it may be given at this very moment.
+    session.ask(session.broker().steer(order.clone())).await?;
+    Ok(Given { order, stood, consumers })
 }
 
 impl Given {
