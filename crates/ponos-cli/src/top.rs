@@ -117,6 +117,7 @@ async fn watch(session: &Session, args: &TopArgs, out: &mut Output) -> Result<()
                         Wish::Quit => return Ok(()),
                         Wish::Order(queue, action, reason) => {
                             board.notice = Some(order(session, queue, action, reason).await);
+                            ticks.reset_immediately();
                         }
                         Wish::Traces(queue) => match traces(looker.view(), &queue) {
                             Ok(traces) => board.mode = Mode::Traces(queue, traces),

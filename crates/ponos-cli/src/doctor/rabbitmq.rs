@@ -62,6 +62,12 @@ async fn declared(
         }
     }
     apps.dedup();
+    if apps.is_empty() {
+        return report.unseen(
+            "what is declared",
+            "no manifest is known: services tell theirs when they start, and records begin with the first look",
+        );
+    }
     let mut same = true;
     for entry in Diff::of(&wanted, &on_demand, &found, &apps).entries {
         let mut faults: Vec<String> = entry.spoiled.clone();
