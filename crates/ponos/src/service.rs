@@ -1,9 +1,12 @@
 //! A service: what it reacts to, what it does, and under which policies. The definition needs no state and no broker.
 
-pub(crate) mod handler;
+mod beat;
+mod bound;
+mod handler;
 mod orders;
 pub(crate) mod policy;
 mod running;
+mod shares;
 
 pub use policy::{ReactionPolicy, TaskPolicy};
 pub(crate) use running::start;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ponos_core::body::DecodeError;
 use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
 use ponos_core::envelope::{GaveUp, Progress};
-use ponos_core::journal::{Flight, What};
+use ponos_core::journal::{Flight, LimitNotice, Notice, What};
 use ponos_core::name::QueueName;
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit, Rate};
 use tokio::sync::{mpsc, watch};
@@ -268,20 +268,34 @@ impl QueueWorker {
             self.rates = rates;
             self.held = rates.map(|rate| self.spec.policy.held(rate)).into_iter().min().unwrap_or(1);
             self.spec.vitals.holds(self.held);
-            self.rest_until = None;
+            if self.rest_until.is_some() {
+                self.rest(None, self.shared.local.clock.now());
+            }
         }
     }
 
     /// Whether nothing is to be taken or started.
     fn is_off(&mut self, control: Control, mode: BreakerState, now: Moment) -> bool {
         if self.rest_until.is_some_and(|until| now >= until) {
-            self.rest_until = None;
+            self.rest(None, now);
         }
         control.paused
             || control.held_open
             || control.stop_by.is_some()
             || matches!(mode, BreakerState::Open { .. })
             || self.rest_until.is_some()
+    }
+
+    /// Rests until then for the rate limit, or goes on; and tells the journal.
+    fn rest(&mut self, until: Option<Moment>, now: Moment) {
+        self.rest_until = until;
+        let local = &self.shared.local;
+        if let Some(lifecycle) = &local.lifecycle {
+            let wall = local.clock.wall();
+            let until = until.map(|until| wall + until.since(now));
+            let queue = self.spec.queue.clone();
+            lifecycle.notice(wall, Notice::Limit(LimitNotice { queue, until }));
+        }
     }
 
     /// Hands back what has not started; the subscription itself stays until nothing runs.
@@ -466,7 +480,7 @@ impl QueueWorker {
                 None => return Err(Blocked::No), // woken when the limiter knows
                 Some(at) if at > now => {
                     if at.since(now) > TOKEN_WAIT {
-                        self.rest_until = Some(at);
+                        self.rest(Some(at), now);
                     }
                     return Err(Blocked::Until(at));
                 }
