@@ -15,7 +15,8 @@ use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 use crate::{amount, json, text};
 
-use self::filter::Filter;
+pub(crate) use self::filter::{Filter, Word};
+pub(crate) use self::line::Document as EntryJson;
 use self::losses::Losses;
 
 /// How long a look for new entries waits for the next.

@@ -14,7 +14,7 @@ use crate::{json, text};
 
 pub(crate) use self::diff::{DiffArgs, run as diff};
 pub(crate) use self::watch::{Watched, watch};
-use self::which::Which;
+pub(crate) use self::which::Which;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceArgs {

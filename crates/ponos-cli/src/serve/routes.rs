@@ -1,0 +1,70 @@
+//! All routes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State as Given};
+use axum::http::{Response, StatusCode};
+use axum::routing::{MethodRouter, get};
+
+use super::problem::{Kind, Problem};
+use super::state::{Shared, State};
+use super::{answer, guard, system, traces};
+
+/// How large a body may be.
+const BODY: usize = 1024 * 1024;
+
+/// What is answered without a token: whether it lives and can be asked, and no more than that.
+pub(super) const OPEN: &[&str] = &["/livez", "/readyz"];
+
+/// The API's description, kept by hand.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Method, path, and who answers.
+fn table() -> Vec<(&'static str, &'static str, MethodRouter<Arc<State>>)> {
+    vec![
+        ("get", "/livez", get(live)),
+        ("get", "/readyz", get(ready)),
+        ("get", "/api/v1/openapi.json", get(openapi)),
+        ("get", "/api/v1/whoami", get(system::whoami)),
+        ("get", "/api/v1/traces", get(traces::list)),
+        ("get", "/api/v1/traces/{tid}", get(traces::one)),
+    ]
+}
+
+pub(super) fn router(state: Arc<State>) -> Router {
+    let mut router = Router::new();
+    for (_, path, method) in table() {
+        router = router.route(path, method);
+    }
+    router
+        .fallback(|| async { unknown() })
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), guard::guard))
+        .with_state(state)
+}
+
+pub(super) fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "there is no such path: /api/v1/openapi.json tells all there are")
+}
+
+async fn openapi() -> Response<Body> {
+    answer::written(OPENAPI.to_owned())
+}
+
+/// It runs.
+async fn live() -> Response<Body> {
+    answer::of("text/plain; charset=utf-8", "ok\n")
+}
+
+/// What it answers is current. Why it may not be, only those are told who have the token.
+async fn ready(Given(state): Shared) -> Response<Body> {
+    let current = state.collector.problem().is_none();
+    let mut response =
+        answer::of("text/plain; charset=utf-8", if current { "ok\n" } else { "behind the journal\n" });
+    if !current {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
