@@ -55,31 +55,38 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
     session.close().await;
     let (queues, orders) = found?;
     let now = text::now();
-    let pause_of = |stats: &QueueStats| {
-        let target = OrderTarget::Queue(stats.queue.clone());
-        orders.iter().find(|order| order.target == target && order.action == OrderAction::Pause)
-    };
     if args.json {
-        let queues = queues.iter().map(|stats| QueueJson {
-            stats,
-            oldest_age_ms: stats.oldest.map(|oldest| millis(now, oldest)),
-            paused: pause_of(stats).map(|order| Paused {
-                reason: &order.reason,
-                by: &order.by,
-                at: order.at,
-            }),
-        });
-        let orders = orders.iter().map(OrderJson::of);
-        json::print(
-            &Document { version: json::VERSION, queues: queues.collect(), orders: orders.collect() },
-            out,
-        );
+        out.line(&to_json(&queues, &orders, now));
     } else if queues.is_empty() {
         out.line("no queues: no service has started on this broker yet");
     } else {
         table(&queues, now, &orders, out);
     }
     Ok(Exit::Ok)
+}
+
+/// The figures as `--json` prints them.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) async fn document(session: &Session, app: Option<&AppName>) -> Result<String, CliError> {
+    let (queues, orders) = look(session, app).await?;
+    Ok(to_json(&queues, &orders, text::now()))
+}
+
+fn to_json(queues: &[QueueStats], orders: &[Order], now: Timestamp) -> String {
+    let pause_of = |stats: &QueueStats| {
+        let target = OrderTarget::Queue(stats.queue.clone());
+        orders.iter().find(|order| order.target == target && order.action == OrderAction::Pause)
+    };
+    let queues = queues.iter().map(|stats| QueueJson {
+        stats,
+        oldest_age_ms: stats.oldest.map(|oldest| millis(now, oldest)),
+        paused: pause_of(stats).map(|order| Paused { reason: &order.reason, by: &order.by, at: order.at }),
+    });
+    let orders = orders.iter().map(OrderJson::of);
+    json::to_line(&Document { version: json::VERSION, queues: queues.collect(), orders: orders.collect() })
 }
 
 async fn look(session: &Session, app: Option<&AppName>) -> Result<(Vec<QueueStats>, Vec<Order>), CliError> {

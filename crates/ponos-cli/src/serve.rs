@@ -16,12 +16,17 @@
 mod address;
 mod answer;
 mod collector;
+mod failed;
 mod guard;
 mod listen;
+mod metrics;
 mod models;
+mod operations;
 mod problem;
+mod queues;
 mod routes;
 mod state;
+mod stream;
 mod system;
 mod token;
 mod traces;

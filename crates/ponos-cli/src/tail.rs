@@ -31,7 +31,7 @@ pub(crate) struct TailArgs {
     /// Only what came to this: published, unheard, unpublished, done, retry, gave-up, failed, lost, duplicate, by-hand,
     /// circuit, order, limit, start, end, beat
     #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
-    outcome: Vec<filter::Word>,
+    outcome: Vec<Word>,
 
     /// Only this application's
     #[arg(long, value_name = "NAME")]

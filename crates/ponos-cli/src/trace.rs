@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::view::View;
 use crate::{json, text};
 
-pub(crate) use self::diff::{DiffArgs, run as diff};
+pub(crate) use self::diff::{DiffArgs, document as diff_document, run as diff};
 pub(crate) use self::watch::{Watched, watch};
 pub(crate) use self::which::Which;
 

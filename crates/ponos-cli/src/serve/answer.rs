@@ -85,3 +85,42 @@ pub(super) fn moment(name: &str, asked: Option<&str>) -> Result<Option<Timestamp
     })?;
     Ok(Some(view::ago(ago)))
 }
+
+/// A part of a list that is sorted by a key, and the key behind which the next one begins.
+pub(super) fn page<'a, T>(
+    all: &'a [T],
+    key: impl Fn(&T) -> String,
+    cursor: Option<&str>,
+    limit: usize,
+) -> (&'a [T], Option<String>) {
+    let begin = cursor.map_or(0, |cursor| all.partition_point(|it| key(it).as_str() <= cursor));
+    let end = all.len().min(begin + limit);
+    let next = (end < all.len()).then(|| all[begin..end].last().map(key)).flatten();
+    (&all[begin..end], next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_the_list() {
+        let all: Vec<u32> = (10..33).collect();
+        for limit in [1, 2, 7, 23, 24] {
+            let (mut seen, mut cursor) = (Vec::new(), None);
+            loop {
+                let (page, next) = page(&all, u32::to_string, cursor.as_deref(), limit);
+                assert!(page.len() <= limit);
+                seen.extend_from_slice(page);
+                cursor = next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, all, "{limit}");
+        }
+        // What the last page ended with may be gone.
+        assert_eq!(page(&[1, 3, 5], u32::to_string, Some("2"), 1), (&[3][..], Some("3".to_owned())));
+        assert_eq!(page(&[] as &[u32], u32::to_string, Some("x"), 5), (&[][..], None));
+    }
+}

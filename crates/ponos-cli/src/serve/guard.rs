@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State as Given};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
 use axum::middleware::Next;
 
 use super::address;
-use super::problem::{Kind, Problem};
+use super::problem::{self, Kind, Problem};
 use super::routes;
 use super::state::State;
 
@@ -43,6 +43,7 @@ pub(super) async fn guard(Given(state): Given<Arc<State>>, request: Request, nex
 }
 
 async fn answer(state: &State, request: Request, next: Next) -> Response<Body> {
+    let path = request.uri().path().to_owned();
     let Ok(_turn) = state.requests.try_acquire() else {
         return Problem::new(Kind::Busy, "too many requests at once: ask again in a second").into_response();
     };
@@ -54,17 +55,20 @@ async fn answer(state: &State, request: Request, next: Next) -> Response<Body> {
         )
         .into_response();
     };
-    // What the router says by itself has no body.
-    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+    // What the router says by itself is none of our problems.
+    let is_told = routes::OPEN.contains(&path.as_str())
+        || response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == problem::TYPE);
+    if is_told || !(response.status().is_client_error() || response.status().is_server_error()) {
         return response;
     }
-    let allowed = response.headers().get(header::ALLOW).cloned();
-    let shown = allowed.as_ref().and_then(|allowed| allowed.to_str().ok()).unwrap_or("another method");
+    let Some(allowed) = response.headers().get(header::ALLOW).cloned() else {
+        return Problem::bad("the path is not understood: /api/v1/openapi.json tells its form")
+            .into_response();
+    };
+    let shown = allowed.to_str().unwrap_or("another method");
     let detail = format!("this path answers {shown}: see /api/v1/openapi.json");
     let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
-    if let Some(allowed) = allowed {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
+    response.headers_mut().insert(header::ALLOW, allowed);
     response
 }
 

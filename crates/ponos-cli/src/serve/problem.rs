@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::error::{CliError, Exit};
 use crate::{json, text};
 
+/// The media type.
+pub(super) const TYPE: &str = "application/problem+json";
+
 /// How much of what is wrong is told, in bytes.
 const LONGEST: usize = 2000;
 
@@ -19,7 +22,6 @@ pub(super) enum Kind {
     NotFound,
     MethodNotAllowed,
     Timeout,
-    Conflict,
     TooLarge,
     MediaType,
     KeyReused,
@@ -39,7 +41,6 @@ impl Kind {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "not with this method")
             }
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request came too slowly"),
-            Self::Conflict => (StatusCode::CONFLICT, "conflict", "it cannot be done as things are"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "the body must be JSON"),
             Self::KeyReused => {
@@ -94,10 +95,6 @@ impl Problem {
         self.kind
     }
 
-    pub(super) fn with(self, kind: Kind) -> Self {
-        Self { kind, ..self }
-    }
-
     pub(super) fn into_response(self) -> Response<Body> {
         let (status, name, title) = self.kind.parts();
         let document = Document {
@@ -109,7 +106,7 @@ impl Problem {
         let mut response = Response::new(Body::from(json::to_line(&document)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TYPE));
         match self.kind {
             Kind::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ponos\""));

@@ -6,11 +6,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State as Given};
 use axum::http::{Response, StatusCode};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use super::problem::{Kind, Problem};
 use super::state::{Shared, State};
-use super::{answer, guard, system, traces};
+use super::{answer, failed, guard, metrics, operations, queues, stream, system, traces};
 
 /// How large a body may be.
 const BODY: usize = 1024 * 1024;
@@ -30,6 +30,21 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Arc<State>>)> {
         ("get", "/api/v1/whoami", get(system::whoami)),
         ("get", "/api/v1/traces", get(traces::list)),
         ("get", "/api/v1/traces/{tid}", get(traces::one)),
+        ("get", "/api/v1/traces/{tid}/diff/{other}", get(traces::diff)),
+        ("get", "/api/v1/names", get(system::names)),
+        ("get", "/api/v1/names/{name}/explain", get(system::explain)),
+        ("get", "/api/v1/map", get(system::map)),
+        ("get", "/api/v1/checks", get(system::checks)),
+        ("get", "/api/v1/asyncapi", get(system::asyncapi)),
+        ("get", "/api/v1/queues", get(queues::list)),
+        ("get", "/api/v1/services", get(queues::services)),
+        ("get", "/api/v1/failed", get(failed::list)),
+        ("get", "/api/v1/failed/{group}", get(failed::group)),
+        ("get", "/api/v1/failed/messages/{id}", get(failed::one)),
+        ("get", "/api/v1/stream", get(stream::stream)),
+        ("post", "/api/v1/operations", post(operations::begin)),
+        ("get", "/api/v1/operations/{id}", get(operations::one)),
+        ("get", "/metrics", get(metrics::metrics)),
     ]
 }
 

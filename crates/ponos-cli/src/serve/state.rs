@@ -7,12 +7,17 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use super::collector::Collector;
+use super::metrics::Counted;
 use super::models::Models;
+use super::operations::Book;
 use super::token::Token;
 use crate::broker::Session;
 
 /// How many requests are answered at once.
 const REQUESTS: usize = 32;
+
+/// How many streams there are at once.
+const WATCHERS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -21,7 +26,10 @@ pub(super) struct State {
     pub(super) address: SocketAddr,
     pub(super) collector: Collector,
     pub(super) models: Models,
+    pub(super) book: Book,
+    pub(super) failed: Counted,
     pub(super) requests: Semaphore,
+    pub(super) watchers: Arc<Semaphore>,
     /// True when it is ending.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -43,13 +51,17 @@ impl State {
             token,
             address,
             collector,
+            book: Book::default(),
+            failed: Counted::default(),
             requests: Semaphore::new(REQUESTS),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
             stopping,
         }
     }
 
     /// Waits for what still runs, but not for ever.
     pub(super) async fn end(&self, deadline: Duration) {
+        self.book.end(deadline).await;
         self.collector.end(deadline).await;
     }
 }

@@ -11,13 +11,13 @@ use ponos::core::journal::{Entry, Said};
 use ponos_readmodel::{TraceFilter, TraceOutcome, TraceSummary};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{self, Answer, Asked};
+use super::answer::{self, Answer, Asked, Nothing};
 use super::problem::Problem;
 use super::state::Shared;
-use crate::json;
 use crate::tail::EntryJson;
 use crate::trace::Which;
 use crate::view::{self, View};
+use crate::{json, trace};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,4 +156,18 @@ fn records(view: &View, tid: &Tid) -> Result<Response<Body>, crate::error::CliEr
         .collect();
     let records = entries.iter().map(EntryJson::of).collect();
     Ok(answer::value(&Records { version: json::VERSION, tid, records }))
+}
+
+pub(super) async fn diff(
+    Given(state): Shared,
+    Path((good, bad)): Path<(String, String)>,
+    _: Asked<Nothing>,
+) -> Answer {
+    let (good, bad) = (Which::parse(&good)?, Which::parse(&bad)?);
+    let compared = state.models.ask(move |view, session, handle| {
+        let (good, bad) = (good.only(view, session)?, bad.only(view, session)?);
+        let [a, b] = [&good, &bad].map(|tid| handle.block_on(view.cascade(tid, session)));
+        Ok(trace::diff_document(&good, &bad, &a?.diff(&b?)))
+    });
+    compared.await.map(answer::written)
 }
