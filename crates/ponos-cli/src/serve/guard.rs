@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State as Given};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::Next;
 
 use super::address;
@@ -61,15 +61,15 @@ async fn answer(state: &State, request: Request, next: Next) -> Response<Body> {
     if is_told || !(response.status().is_client_error() || response.status().is_server_error()) {
         return response;
     }
-    let Some(allowed) = response.headers().get(header::ALLOW).cloned() else {
-        return Problem::bad("the path is not understood: /api/v1/openapi.json tells its form")
-            .into_response();
-    };
-    let shown = allowed.to_str().unwrap_or("another method");
-    let detail = format!("this path answers {shown}: see /api/v1/openapi.json");
-    let mut response = Problem::new(Kind::MethodNotAllowed, detail).into_response();
-    response.headers_mut().insert(header::ALLOW, allowed);
-    response
+    match response.status() {
+        // The router adds behind this place which methods there are, as a header.
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let detail =
+                "this path answers other methods, which the header Allow names: see /api/v1/openapi.json";
+            Problem::new(Kind::MethodNotAllowed, detail).into_response()
+        }
+        _ => Problem::bad("the path is not understood: /api/v1/openapi.json tells its form").into_response(),
+    }
 }
 
 fn admit(state: &State, request: &Request) -> Result<(), Problem> {

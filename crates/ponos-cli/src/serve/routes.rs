@@ -83,3 +83,84 @@ async fn ready(Given(state): Shared) -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_names_every_route_and_no_other() {
+        let api: Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths = api["paths"].as_object().unwrap();
+        let described: BTreeSet<(&str, &str)> = paths
+            .iter()
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().keys().map(move |method| (method.as_str(), path.as_str()))
+            })
+            .collect();
+        let table = table();
+        let routed: BTreeSet<(&str, &str)> = table.iter().map(|(method, path, _)| (*method, *path)).collect();
+        assert_eq!(described, routed);
+    }
+
+    /// The main lines of OpenAPI 3.1: every reference leads somewhere, every parameter of a path is declared, every
+    /// operation has its own name and says what it answers.
+    #[test]
+    fn the_description_is_sound() {
+        let api: Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(api["openapi"], "3.1.0");
+        assert!(api["info"]["title"].is_string() && api["info"]["version"].is_string());
+        let mut names = BTreeSet::new();
+        for (path, item) in api["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let at = format!("{method} {path}");
+                assert!(names.insert(operation["operationId"].as_str().expect(&at)), "{at}");
+                assert!(operation["summary"].is_string(), "{at}");
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(
+                    responses.contains_key("default") && responses.keys().any(|code| code.starts_with('2')),
+                    "{at}"
+                );
+                let declared: BTreeSet<&str> = operation["parameters"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|parameter| resolve(&api, parameter))
+                    .filter(|parameter| parameter["in"] == "path" && parameter["required"] == true)
+                    .map(|parameter| parameter["name"].as_str().unwrap())
+                    .collect();
+                let needed: BTreeSet<&str> = path
+                    .split(['{', '}'])
+                    .enumerate()
+                    .filter(|(n, _)| n % 2 == 1)
+                    .map(|(_, name)| name)
+                    .collect();
+                assert_eq!(declared, needed, "{at}");
+                let open =
+                    operation.get("security").is_some_and(|security| security == &serde_json::json!([]));
+                assert_eq!(open, OPEN.contains(&path.as_str()), "{at}");
+            }
+        }
+        every_reference(&api, &api);
+    }
+
+    fn resolve<'a>(api: &'a Value, value: &'a Value) -> &'a Value {
+        value.get("$ref").map_or(value, |target| {
+            let target = target.as_str().unwrap().strip_prefix('#').unwrap();
+            api.pointer(target).unwrap_or_else(|| panic!("{target} leads nowhere"))
+        })
+    }
+
+    fn every_reference(api: &Value, value: &Value) {
+        resolve(api, value);
+        match value {
+            Value::Object(fields) => fields.values().for_each(|value| every_reference(api, value)),
+            Value::Array(items) => items.iter().for_each(|value| every_reference(api, value)),
+            _ => {}
+        }
+    }
+}
