@@ -237,7 +237,7 @@ fn what_is_no_command_is_a_usage_error_with_a_way_out() {
         (&["queues", "--app", "Shop"], "uppercase"),
         (&["failed", "show", "7"], "write a job's id, or at least 4 hexadecimal digits"),
         (&["failed", "retry"], "required"),
-        (&["failed", "retry", "--all", "--rate", "0/s"], "a rate of 0"),
+        (&["failed", "retry", "--all", "--rate", "0/s"], "nothing would ever start"),
         (&["failed", "discard", "--all"], "--reason"),
         (&["trace", "@first"], "is no transaction"),
         (&["pause", TASK], "--reason"),

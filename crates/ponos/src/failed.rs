@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `look` | lists and single jobs, which stay where they are |
-//! | `bulk` | one operation on many jobs: picked over one subscription, settled side by side, paced |
+//! | `bulk`, `settle` | one operation on many jobs: picked over one subscription, settled side by side, paced |
 //! | `retry` | back into their queues, with a mark |
 //! | `edit` | a corrected copy instead |
 //! | `discard` | away, and back again |
@@ -17,6 +17,7 @@ mod discard;
 mod edit;
 mod look;
 mod retry;
+mod settle;
 
 use std::sync::Arc;
 

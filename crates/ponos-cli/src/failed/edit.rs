@@ -85,6 +85,7 @@ pub(super) async fn run(args: EditArgs, session: &Session, out: &mut Output) -> 
             Err(CliError::unconfirmed("nothing was done: this would edit 1 job"))
         };
     }
+    session.watch().await;
     let operation = Operation::begun_by(steer::whoami());
     let jobs = store::jobs_of(session, &job.app);
     let edited = session.ask(jobs.edit(args.id, body, &operation)).await?.ok_or_else(|| {

@@ -19,6 +19,8 @@ struct Attempt {
     queue: String,
     started: Timestamp,
     done: bool,
+    /// The operation that put the job back, where it is this that was recorded.
+    operation: Option<String>,
 }
 
 /// What became of a job after it was put back.
@@ -47,15 +49,27 @@ pub(super) async fn attempts<'a>(
     let records = session.ask(read(&*journal, &query)).await.map_err(|error| error.to_string())?;
     let mut attempts = Attempts::default();
     for record in records {
-        if let What::Attempt(attempt) = record.what
-            && ids.contains(&record.message)
-            && attempt.started >= since
-        {
-            attempts.0.entry(record.message).or_default().push(Attempt {
+        if !ids.contains(&record.message) {
+            continue;
+        }
+        let attempt = match record.what {
+            What::Attempt(attempt) => Attempt {
                 queue: attempt.queue.as_str().to_owned(),
                 started: attempt.started,
                 done: matches!(attempt.end, AttemptEnd::Done),
-            });
+                operation: None,
+            },
+            // It is back in its queue, and about to be tried.
+            What::ByHand(made) if &*made.verb == "retried" => Attempt {
+                queue: made.queue.as_str().to_owned(),
+                started: record.at,
+                done: false,
+                operation: made.operation.as_deref().map(str::to_owned),
+            },
+            _ => continue,
+        };
+        if attempt.started >= since {
+            attempts.0.entry(record.message).or_default().push(attempt);
         }
     }
     Ok(attempts)
@@ -80,17 +94,18 @@ pub(super) fn outcome_of(
     if done { Outcome::Done } else { Outcome::Pending }
 }
 
-/// The jobs that were tried in their queue after they had failed, and are among the failed ones all the same: an
+/// The jobs that were put back or tried after they had failed, and are among the failed ones all the same: an
 /// operation that was interrupted has put them back already, or the clocks of two hosts differ.
 pub(super) fn possible_duplicates(jobs: &[Failed], attempts: &Attempts) -> Vec<MessageId> {
     let tried_since = |job: &&Failed| {
+        // What led to this very failure is no sign, whatever the clocks say.
+        let own = job.envelope.progress.retried.as_ref().map(|retried| retried.op.as_str());
         job.report().is_some_and(|report| {
-            attempts
-                .0
-                .get(&job.envelope.id)
-                .into_iter()
-                .flatten()
-                .any(|attempt| attempt.started > report.at && attempt.queue == report.queue.as_str())
+            attempts.0.get(&job.envelope.id).into_iter().flatten().any(|attempt| {
+                attempt.started > report.at
+                    && attempt.queue == report.queue.as_str()
+                    && (own.is_none() || attempt.operation.as_deref() != own)
+            })
         })
     };
     jobs.iter().filter(tried_since).map(|job| job.envelope.id).collect()

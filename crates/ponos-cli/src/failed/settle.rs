@@ -127,6 +127,7 @@ async fn carry_out(
             ))),
         };
     }
+    session.watch().await;
     let operation = Operation::begun_by(steer::whoami());
     let how = How { operation: &operation, act, rate: None, gate: None, json: as_json };
     let ran = operation::run(session, &jobs, how, out).await?;

@@ -73,7 +73,15 @@ pub(super) fn layout(map: &Map, sizes: &[Point]) -> Layout {
             let (enter, leave) = if from < to { (x, x + width) } else { (x + width, x) };
             [Point { x: enter, y }, Point { x: leave, y }]
         });
-        steps.collect()
+        // A column is as wide as its widest node: on its right side a way runs straight to the column's edge, so that it
+        // passes behind no neighbour.
+        let right_of = |node: usize| {
+            let (x, width) = columns[layer_of[node]];
+            Point { x: x + width, y: places[node].y - top }
+        };
+        let (first, last) =
+            if from < to { (Some(right_of(edge.ends.0)), None) } else { (None, Some(right_of(edge.ends.1))) };
+        first.into_iter().chain(steps).chain(last).collect()
     });
     let bends = bends.collect();
     let nodes = layer_of

@@ -93,10 +93,10 @@ pub(super) async fn run(args: PruneArgs, options: RabbitOptions, out: &mut Outpu
         if common.json {
             print_json(&app, true, delayed, &planned, out);
         }
-        return Err(CliError::refused(
-            format!("nothing was done: this would delete {}", text::count(queues.len() as u64, "queue")),
-            "say --yes to do it",
-        ));
+        return Err(CliError::unconfirmed(format!(
+            "nothing was done: this would delete {}",
+            text::count(queues.len() as u64, "queue")
+        )));
     }
     let broker = connect(options).await?;
     let mut running = JoinSet::new();

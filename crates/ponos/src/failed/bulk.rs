@@ -10,17 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::broker::{
-    BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Outgoing, Published, SettleError,
-    Settlement, SubscribeOptions, Subscription, Verdict,
+    BoxFuture, BrokerError, BrokerErrorKind, Delivery, Destination, Outgoing, SubscribeOptions, Subscription,
 };
 use ponos_core::envelope::Envelope;
 use ponos_core::id::MessageId;
+use ponos_core::journal::{HandMade, What};
 use ponos_core::name::QueueName;
 use ponos_core::policy::Rate;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::settle::{Settled, settle};
 use super::{FailedJobs, Operation};
+use crate::clock::Clock;
+use crate::context::Local;
 
 /// How many settlements are under way at once: enough to fill a group commit or a window of confirms, and the most jobs
 /// that a tool that is killed leaves in both places on a broker without transactions.
@@ -42,11 +45,6 @@ const FEW: usize = 4;
 
 /// How often jobs that are there are subscribed to in vain.
 const FRUITLESS: u32 = 2;
-
-/// How long one settlement may take, and how often it is tried.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
-const SETTLE_TRIES: u32 = 5;
-const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a circuit is asked about.
 const GATE_ASKED: Duration = Duration::from_secs(1);
@@ -169,9 +167,19 @@ pub enum BulkEnd {
     Stopped,
 }
 
-/// What is sent for a job that is picked, before it is acknowledged; the first message is the job itself. An error
-/// leaves it where it is.
-pub(super) type Work = Box<dyn Fn(&Envelope) -> Result<Vec<Outgoing>, String> + Send + Sync>;
+/// What an operation does with a job.
+pub(super) struct Work {
+    /// What records say of it; nothing for `None`.
+    pub(super) verb: Option<&'static str>,
+    /// Why, for records.
+    pub(super) reason: Option<Arc<str>>,
+    /// What is sent for a job that is picked, before it is acknowledged; the first message is the job itself. An error
+    /// leaves it where it is.
+    pub(super) send: Sending,
+}
+
+/// See [`Work::send`].
+pub(super) type Sending = Box<dyn Fn(&Envelope) -> Result<Vec<Outgoing>, String> + Send + Sync>;
 
 impl FailedJobs {
     /// Carries out an operation on one job: where it went, or `None` when it is not there.
@@ -180,9 +188,10 @@ impl FailedJobs {
         from: &QueueName,
         id: MessageId,
         work: Work,
+        operation: Operation,
     ) -> Result<Option<QueueName>, BrokerError> {
         let mut became = None;
-        let bulk = Bulk::new(Operation::begun_by("")).told(|moved| became = Some(moved.to));
+        let bulk = Bulk::new(operation).told(|moved| became = Some(moved.to));
         self.carry_out(from, vec![id], work, bulk).await?;
         match became {
             Some(MovedTo::Queue(queue) | MovedTo::Both(queue)) => Ok(Some(queue)),
@@ -214,6 +223,7 @@ impl FailedJobs {
             next: Instant::now(),
             stopping: false,
             gates: HashMap::new(),
+            local: Local::new(self.app.clone(), Clock::real()).telling(&*self.broker),
         };
         for ids in ids.chunks(chunk) {
             if run.chunk(ids).await? == BulkEnd::Stopped {
@@ -237,17 +247,8 @@ struct Run<'a, 'b> {
     stopping: bool,
     /// What circuits were like, and when.
     gates: HashMap<QueueName, (Gate, Instant)>,
-}
-
-/// What became of a settlement.
-enum Settled {
-    Done,
-    Both,
-    /// It comes again.
-    Lost,
-    Refused(BrokerError),
-    /// The broker is not to be reached.
-    Broken(BrokerError),
+    /// What tells the journal.
+    local: Local,
 }
 
 impl Run<'_, '_> {
@@ -340,8 +341,8 @@ impl Run<'_, '_> {
                 biased;
                 () = stop(&mut self.bulk.stop), if !self.stopping => self.stopping = true,
                 Some(joined) = pass.settling.join_next(), if busy => {
-                    let Ok((id, to, settled)) = joined else { continue };
-                    self.conclude(id, to, settled, left)?;
+                    let Ok(settling) = joined else { continue };
+                    self.conclude(settling, left)?;
                 }
                 () = pause_until(self.interval.map(|_| self.next)), if start => self.start(&mut pass).await,
                 found = next(&mut subscription, prefetch as usize), if want => match found {
@@ -353,13 +354,8 @@ impl Run<'_, '_> {
         }
     }
 
-    fn conclude(
-        &mut self,
-        id: MessageId,
-        to: Option<QueueName>,
-        settled: Settled,
-        left: &mut HashSet<MessageId>,
-    ) -> Result<(), BrokerError> {
+    fn conclude(&mut self, settling: Settling, left: &mut HashSet<MessageId>) -> Result<(), BrokerError> {
+        let Settling { job, copies, to, settled } = settling;
         let to = match (settled, to) {
             (Settled::Lost, _) => return Ok(()),
             (Settled::Broken(error), _) => return Err(error),
@@ -368,21 +364,52 @@ impl Run<'_, '_> {
             (Settled::Both, Some(queue)) => MovedTo::Both(queue),
             (Settled::Done | Settled::Both, None) => MovedTo::Gone,
         };
-        left.remove(&id);
-        self.bulk.tell(id, to);
+        left.remove(&job.id);
+        if matches!(to, MovedTo::Queue(_) | MovedTo::Both(_)) {
+            self.record(&job, &copies);
+        }
+        self.bulk.tell(job.id, to);
         Ok(())
+    }
+
+    /// Tells the journal of a job that was moved, and of what is new beside it.
+    fn record(&self, job: &Envelope, copies: &[Outgoing]) {
+        for copy in copies.iter().filter(|copy| copy.envelope.id != job.id) {
+            self.local.published(copy, 1, None);
+        }
+        let (Some(lifecycle), Some(verb), Some(report)) =
+            (&self.local.lifecycle, self.work.verb, &job.report)
+        else {
+            return;
+        };
+        let Operation { id, by, .. } = &self.bulk.operation;
+        let made = HandMade {
+            verb: verb.into(),
+            // Its own, which is where a trace shows it.
+            queue: report.queue.clone(),
+            by: by.as_str().into(),
+            operation: Some(id.as_str().into()),
+            reason: self.work.reason.clone(),
+        };
+        lifecycle.record(self.local.clock.wall(), job.tid.clone(), job.id, What::ByHand(made));
     }
 
     /// Starts the settlement of the job that is first, if its circuit lets it.
     async fn start(&mut self, pass: &mut Pass) {
         let Some(delivery) = pass.ready.pop_front() else { return };
-        let id = delivery.envelope.id;
-        let send = match (self.work)(&delivery.envelope) {
+        let job = Arc::clone(&delivery.envelope);
+        let send = match (self.work.send)(&job) {
             Ok(send) => send,
             Err(problem) => {
                 let error = BrokerError::new(BrokerErrorKind::Invalid, problem);
                 pass.spare.push(delivery);
-                pass.settling.spawn(std::future::ready((id, None, Settled::Refused(error))));
+                let settled = Settled::Refused(error);
+                pass.settling.spawn(std::future::ready(Settling {
+                    job,
+                    copies: Vec::new(),
+                    to: None,
+                    settled,
+                }));
                 return;
             }
         };
@@ -395,7 +422,7 @@ impl Run<'_, '_> {
             && self.gate_of(queue, now).await == Gate::Open
         {
             pass.ready.push_front(delivery);
-            self.bulk.tell(id, MovedTo::Waits(queue.clone()));
+            self.bulk.tell(job.id, MovedTo::Waits(queue.clone()));
             // Without a rate too.
             tokio::select! {
                 () = stop(&mut self.bulk.stop) => self.stopping = true,
@@ -408,8 +435,8 @@ impl Run<'_, '_> {
         }
         let broker = Arc::clone(&self.jobs.broker);
         pass.settling.spawn(async move {
-            let settled = settle(&*broker, &delivery, send, to.as_ref()).await;
-            (id, to, settled)
+            let settled = settle(&*broker, &delivery, &send, to.as_ref()).await;
+            Settling { job, copies: send, to, settled }
         });
     }
 
@@ -437,8 +464,18 @@ struct Pass {
     /// Held until the end and then handed back: a job that has failed again meanwhile, or a second one under the same
     /// id, waits for an operation of its own.
     spare: Vec<Delivery>,
-    settling: JoinSet<(MessageId, Option<QueueName>, Settled)>,
+    settling: JoinSet<Settling>,
     lost: bool,
+}
+
+/// A job whose settlement has ended.
+struct Settling {
+    job: Arc<Envelope>,
+    /// What was sent for it.
+    copies: Vec<Outgoing>,
+    /// Where the job itself went.
+    to: Option<QueueName>,
+    settled: Settled,
 }
 
 impl Pass {
@@ -472,66 +509,5 @@ async fn stop(stop: &mut Option<BoxFuture<'_, ()>>) {
 async fn pause_until(at: Option<Instant>) {
     if let Some(at) = at {
         sleep_until(at).await;
-    }
-}
-
-async fn settle(
-    broker: &dyn Broker,
-    delivery: &Delivery,
-    send: Vec<Outgoing>,
-    to: Option<&QueueName>,
-) -> Settled {
-    let mut tried = 0;
-    loop {
-        tried += 1;
-        let settlement = Settlement { send: send.clone(), verdict: Verdict::Done };
-        let error = match timeout(SETTLE_DEADLINE, broker.settle(delivery, settlement)).await {
-            Ok(Ok(_)) => return Settled::Done,
-            Ok(Err(SettleError::Lost { sent: true })) => return Settled::Both,
-            Ok(Err(SettleError::Lost { sent: false })) => return Settled::Lost,
-            Ok(Err(SettleError::Unavailable(error))) if !error.is_temporary() => {
-                return Settled::Refused(error);
-            }
-            Ok(Err(SettleError::Unavailable(error))) => error,
-            Ok(Err(SettleError::NotSent(outcomes))) => match not_sent(outcomes, to) {
-                error if error.is_temporary() => error,
-                error => return Settled::Refused(error),
-            },
-            Ok(Err(error)) => BrokerError::new(BrokerErrorKind::Unavailable, error.to_string()),
-            Err(_) => BrokerError::new(
-                BrokerErrorKind::Unavailable,
-                format!("{}: no answer within {} seconds", broker.name(), SETTLE_DEADLINE.as_secs()),
-            ),
-        };
-        if tried == SETTLE_TRIES {
-            return Settled::Broken(error);
-        }
-        sleep(SETTLE_PAUSE).await;
-    }
-}
-
-/// Why a settlement's messages were not sent.
-fn not_sent(outcomes: Vec<Published>, to: Option<&QueueName>) -> BrokerError {
-    let mut outcomes: Vec<_> = outcomes.into_iter().filter(|outcome| !outcome.is_confirmed()).collect();
-    if outcomes.contains(&Published::Returned) {
-        let queue = to.map(ToString::to_string).unwrap_or_default();
-        return BrokerError::new(
-            BrokerErrorKind::NotFound,
-            format!(
-                "the queue `{queue}` does not exist: start the service that owns it once, it declares its queues"
-            ),
-        );
-    }
-    // What is refused for good says why; the others were only held back with it.
-    outcomes.sort_by_key(|outcome| match outcome {
-        Published::Refused(error) => error.is_temporary(),
-        _ => true,
-    });
-    match outcomes.into_iter().next() {
-        Some(Published::Refused(error) | Published::Unknown(error)) => error,
-        _ => BrokerError::new(
-            BrokerErrorKind::Unavailable,
-            "a message was not sent, and the broker does not say why",
-        ),
     }
 }

@@ -7,7 +7,7 @@ use ponos_core::envelope::{Discarded, Envelope};
 use ponos_core::id::MessageId;
 use ponos_core::name::QueueName;
 
-use super::bulk::{Bulk, BulkEnd, Work};
+use super::bulk::{Bulk, BulkEnd, Sending, Work};
 use super::{FailedJobs, Operation};
 
 /// How long discarded jobs are kept. RabbitMQ keeps to it by itself.
@@ -21,8 +21,9 @@ impl FailedJobs {
     /// When the broker cannot be reached or does not take it; the job then is still among the failed ones.
     pub async fn discard(&self, id: MessageId) -> Result<bool, BrokerError> {
         self.declare_discarded().await?;
-        let work = away(self.discarded(), Operation::begun_by(""), String::new());
-        Ok(self.carry_out_one(&self.failed(), id, work).await?.is_some())
+        let operation = Operation::begun_by("");
+        let work = away(self.discarded(), operation.clone(), String::new());
+        Ok(self.carry_out_one(&self.failed(), id, work, operation).await?.is_some())
     }
 
     /// Takes failed jobs out of the list, as one operation: they are kept among the discarded ones for
@@ -50,11 +51,12 @@ impl FailedJobs {
     /// As [`discard_many`](Self::discard_many); jobs of which nothing was told are still among the discarded ones.
     pub async fn restore_many(&self, ids: Vec<MessageId>, bulk: Bulk<'_>) -> Result<BulkEnd, BrokerError> {
         let failed = self.failed();
-        let work: Work = Box::new(move |envelope| {
+        let send: Sending = Box::new(move |envelope| {
             let mut envelope = envelope.clone();
             envelope.progress.discarded = None;
             Ok(vec![Outgoing { to: Destination::Queue(failed.clone()), envelope }])
         });
+        let work = Work { verb: Some("restored"), reason: None, send };
         self.carry_out(&self.discarded(), ids, work, bulk).await
     }
 
@@ -64,7 +66,8 @@ impl FailedJobs {
     ///
     /// As [`discard_many`](Self::discard_many); jobs of which nothing was told are still among the discarded ones.
     pub async fn forget_many(&self, ids: Vec<MessageId>, bulk: Bulk<'_>) -> Result<BulkEnd, BrokerError> {
-        self.carry_out(&self.discarded(), ids, Box::new(|_| Ok(Vec::new())), bulk).await
+        let work = Work { verb: None, reason: None, send: Box::new(|_| Ok(Vec::new())) };
+        self.carry_out(&self.discarded(), ids, work, bulk).await
     }
 
     pub(super) async fn declare_discarded(&self) -> Result<(), BrokerError> {
@@ -74,7 +77,11 @@ impl FailedJobs {
 }
 
 fn away(to: QueueName, operation: Operation, reason: String) -> Work {
-    Box::new(move |envelope| Ok(vec![put_away(envelope, &to, &operation, &reason)]))
+    Work {
+        verb: Some("discarded"),
+        reason: Some(reason.as_str()).filter(|reason| !reason.is_empty()).map(Into::into),
+        send: Box::new(move |envelope| Ok(vec![put_away(envelope, &to, &operation, &reason)])),
+    }
 }
 
 /// A failed job on its way to the discarded ones.

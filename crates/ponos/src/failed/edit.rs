@@ -8,7 +8,7 @@ use ponos_core::envelope::{Envelope, Progress};
 use ponos_core::id::{Effect, MessageId};
 use ponos_core::name::QueueName;
 
-use super::bulk::Work;
+use super::bulk::{Sending, Work};
 use super::discard::put_away;
 use super::{FailedJobs, Operation};
 
@@ -41,13 +41,14 @@ impl FailedJobs {
     ) -> Result<Option<Edited>, BrokerError> {
         self.declare_discarded().await?;
         let new = new_id(id, operation, &body);
-        let (discarded, operation) = (self.discarded(), operation.clone());
-        let work: Work = Box::new(move |failed| {
+        let reason = format!("edited: {new} stands for it");
+        let (discarded, by, why) = (self.discarded(), operation.clone(), reason.clone());
+        let send: Sending = Box::new(move |failed| {
             let copy = copy(failed, new, body.clone())?;
-            let reason = format!("edited: {new} stands for it");
-            Ok(vec![copy, put_away(failed, &discarded, &operation, &reason)])
+            Ok(vec![copy, put_away(failed, &discarded, &by, &why)])
         });
-        let went = self.carry_out_one(&self.failed(), id, work).await?;
+        let work = Work { verb: Some("edited"), reason: Some(reason.into()), send };
+        let went = self.carry_out_one(&self.failed(), id, work, operation.clone()).await?;
         Ok(went.map(|queue| Edited { id: new, queue }))
     }
 }

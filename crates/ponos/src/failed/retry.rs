@@ -28,8 +28,7 @@ impl FailedJobs {
     /// When the broker cannot be reached or does not take it; the job then is still among the failed ones.
     pub async fn retry(&self, id: MessageId) -> Result<RetryFailed, BrokerError> {
         let operation = Operation::begun_by("");
-        let work: Work = Box::new(move |envelope| copy(envelope, &operation));
-        match self.carry_out_one(&self.failed(), id, work).await? {
+        match self.carry_out_one(&self.failed(), id, back(operation.clone()), operation).await? {
             Some(queue) => Ok(RetryFailed::Retried(queue)),
             None => Ok(RetryFailed::NotThere),
         }
@@ -45,10 +44,13 @@ impl FailedJobs {
     /// When the broker cannot be reached or does not answer. What was told before is done; all others are still among
     /// the failed jobs.
     pub async fn retry_many(&self, ids: Vec<MessageId>, bulk: Bulk<'_>) -> Result<BulkEnd, BrokerError> {
-        let operation = bulk.operation.clone();
-        let work: Work = Box::new(move |envelope| copy(envelope, &operation));
+        let work = back(bulk.operation.clone());
         self.carry_out(&self.failed(), ids, work, bulk).await
     }
+}
+
+fn back(operation: Operation) -> Work {
+    Work { verb: Some("retried"), reason: None, send: Box::new(move |envelope| copy(envelope, &operation)) }
 }
 
 /// The job anew, with nothing but its mark behind it.
