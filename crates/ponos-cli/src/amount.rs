@@ -28,7 +28,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// When it is another text, or lets nothing through.
-
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let form = || "write so many starts per time: `5/s`, `100/min`, `20/h` or `5/10s`".to_owned();
     let (count, period) = text.split_once('/').ok_or_else(form)?;
@@ -54,7 +53,6 @@ fn unit_seconds(unit: &str) -> Option<u64> {
 }
 
 /// A rate as [`rate`] reads it.
-
 pub(crate) fn show_rate(rate: Rate) -> String {
     let (count, seconds) = (rate.count(), rate.period().as_secs());
     match seconds {

@@ -82,6 +82,11 @@ impl Collector {
         self.live.watch()
     }
 
+    /// How many entries were read since it was started.
+    pub(super) fn read(&self) -> u64 {
+        self.live.read()
+    }
+
     /// How long ago the journal was read to its end.
     pub(super) fn lag(&self) -> Duration {
         let at = self.shared.read_at.load(Ordering::Relaxed);

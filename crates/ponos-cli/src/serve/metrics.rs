@@ -46,9 +46,14 @@ pub(super) async fn metrics(Given(state): Shared, _: Asked<Nothing>) -> Answer {
     let lag = state.collector.lag().as_secs_f64();
     gauge(&mut out, "ponos_collector_lag_seconds", "Since the journal was read to its end.", lag);
     gauge(&mut out, "ponos_collector_db_bytes", "Size of the read model's files.", storage.bytes);
-    // Retention takes entries away, so it may fall; a counter by name and use all the same: rate() sees a reset.
-    family(&mut out, "ponos_collector_records_total", "counter", "Entries in the read model.");
-    line(&mut out, "ponos_collector_records_total", storage.entries);
+    let name = "ponos_collector_records_total";
+    family(
+        &mut out,
+        name,
+        "counter",
+        "Entries of the journal that were read since this program was started.",
+    );
+    line(&mut out, name, state.collector.read());
     if let Some(oldest) = storage.oldest {
         let name = "ponos_collector_oldest_record_timestamp_seconds";
         gauge(&mut out, name, "When the oldest entry was written.", seconds(oldest.as_millis()));

@@ -120,3 +120,46 @@ impl Stream for Events {
         self.0.poll_recv(cx).map(|event| event.map(Ok))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ponos::core::journal::{Notice, Origin, Said};
+
+    use super::*;
+
+    fn entry(seq: u64) -> Arc<Entry> {
+        let at = crate::text::now();
+        let app = AppName::parse("shop").unwrap();
+        let origin = Origin { id: 1, app, version: None, host: "host/1".into(), started: at };
+        Arc::new(Entry { origin: Arc::new(origin), seq, said: Said::Notice(at, Notice::Bye) })
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_how_many_it_has_missed_and_goes_on() {
+        let (told, entries) = broadcast::channel(4);
+        let (events, mut waiting) = mpsc::channel(1);
+        let (stop, stopping) = watch::channel(false);
+        for seq in 0..10 {
+            told.send(entry(seq)).unwrap();
+        }
+        let filter = Filter::new(&[], Vec::new(), None, None, false).unwrap();
+        let telling = tokio::spawn(async move { tell(entries, &filter, &events, stopping).await });
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            let event = String::from_utf8(waiting.recv().await.unwrap().to_vec()).unwrap();
+            if !event.starts_with(':') {
+                seen.push(event);
+            }
+        }
+        assert_eq!(seen[0], "event: skipped\ndata: {\"version\":1,\"skipped\":6}\n\n");
+        for (event, seq) in seen[1..].iter().zip(6..) {
+            assert!(
+                event.starts_with(&format!("id: 0000000000000001-{seq}\nevent: entry\ndata: {{")),
+                "{event}"
+            );
+        }
+        // It ends with the server.
+        stop.send(true).unwrap();
+        telling.await.unwrap();
+    }
+}

@@ -149,6 +149,34 @@ async fn every_route_answers_what_its_description_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_a_body_is_not_told() {
+    let (_dir, url) = place();
+    let shop = shop(&url, &Printer::new()).await;
+    ponos(&url, &["publish", TASK, &json!({"order": SECRET, "token": SECRET}).to_string()]).ok();
+    let list = failed(&url, 1);
+    let server = Server::start(&url);
+    let tid = tids(&server, 1).remove(0);
+    let (group, id) = (&list["groups"][0]["fingerprint"], &list["groups"][0]["jobs"][0]["id"]);
+    let shown = server.get(&format!("/api/v1/failed/messages/{}", id.as_str().unwrap())).json();
+    assert!(
+        shown["report"]["error"].as_str().unwrap().contains("order"),
+        "the error names the field: {shown}"
+    );
+    for path in [
+        "/api/v1/failed".to_owned(),
+        format!("/api/v1/failed/{}", group.as_str().unwrap()),
+        format!("/api/v1/traces/{tid}"),
+        format!("/api/v1/traces/{tid}?format=records"),
+        format!("/api/v1/traces/{tid}?format=mermaid"),
+        "/metrics".to_owned(),
+    ] {
+        assert_eq!(server.get(&path).status, 200, "{path}");
+    }
+    shop.shutdown().await;
+    assert!(!server.end("-TERM").contains(SECRET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_are_the_whole_list_once() {
     let (_dir, url) = place();
     let printer = Printer::new();
