@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use self::drift::Difference;
 use crate::error::{CliError, Exit};
+use crate::manifests::Loaded;
 use crate::output::Output;
 use crate::system::{System, nearest};
 use crate::{json, manifests, text};
@@ -61,10 +62,24 @@ struct Drift<'a> {
 ///
 /// When a manifest or the document cannot be read, no manifest is the application's, or the file cannot be written.
 pub(crate) fn run(args: &AsyncapiArgs, out: &mut Output) -> Result<Exit, CliError> {
-    let mut manifests = manifests::load(&args.manifests)?;
-    if let Some(app) = &args.app {
+    let document = of(manifests::load(&args.manifests)?, args.app.as_deref())?;
+    match (&args.check, &args.out) {
+        (Some(file), _) => return check(&document, file, args.json, out),
+        (None, Some(file)) => manifests::write(file, &pretty(&document))?,
+        (None, None) => out.write(&pretty(&document)),
+    }
+    Ok(Exit::Ok)
+}
+
+/// The document of a system, or of one application of it.
+///
+/// # Errors
+///
+/// When no manifest is the application's.
+pub(crate) fn of(mut manifests: Vec<Loaded>, app: Option<&str>) -> Result<Value, CliError> {
+    if let Some(app) = app {
         let apps: Vec<String> = manifests.iter().map(|loaded| loaded.manifest.app.clone()).collect();
-        manifests.retain(|loaded| loaded.manifest.app == *app);
+        manifests.retain(|loaded| loaded.manifest.app == app);
         if manifests.is_empty() {
             let near = nearest(app, apps.iter().map(String::as_str));
             let help = near.map_or("name one whose manifest is given".to_owned(), |near| {
@@ -73,13 +88,7 @@ pub(crate) fn run(args: &AsyncapiArgs, out: &mut Output) -> Result<Exit, CliErro
             return Err(CliError::refused(format!("no manifest is the application's `{app}`"), help));
         }
     }
-    let document = document::of(&System::of(manifests));
-    match (&args.check, &args.out) {
-        (Some(file), _) => return check(&document, file, args.json, out),
-        (None, Some(file)) => manifests::write(file, &pretty(&document))?,
-        (None, None) => out.write(&pretty(&document)),
-    }
-    Ok(Exit::Ok)
+    Ok(document::of(&System::of(manifests)))
 }
 
 fn pretty(document: &Value) -> String {

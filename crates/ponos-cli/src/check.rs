@@ -99,6 +99,11 @@ pub(crate) fn run(args: &CheckArgs, out: &mut Output) -> Result<Exit, CliError> 
     Ok(if failed { Exit::Findings } else { Exit::Ok })
 }
 
+/// What is wrong with a system, as `--json` prints it.
+pub(crate) fn document(manifests: Vec<Loaded>) -> String {
+    json::to_line(&report(manifests, Vec::new()))
+}
+
 fn report(new: Vec<Loaded>, old: Vec<Loaded>) -> Report {
     let (system, old) = (System::of(new), System::of(old));
     let graph = Graph::of(&system);

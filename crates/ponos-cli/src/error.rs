@@ -75,6 +75,11 @@ impl CliError {
         self.exit
     }
 
+    /// What is wrong and what to do, in one line that is safe for a terminal.
+    pub(crate) fn in_one_line(&self) -> String {
+        format!("{}: {}", text::one_line(&self.problem), text::one_line(&self.help))
+    }
+
     /// Says it on the error output.
     pub(crate) fn report(&self) -> Exit {
         output::complain(&text::one_line(&self.problem), &text::one_line(&self.help));

@@ -52,3 +52,12 @@ pub(crate) fn run(args: &ExplainArgs, out: &mut Output) -> Result<Exit, CliError
     }
     Ok(Exit::Ok)
 }
+
+/// What manifests tell of a name, as `--json` prints it.
+///
+/// # Errors
+///
+/// When none knows the name.
+pub(crate) fn document(name: &str, system: &System) -> Result<String, CliError> {
+    Explanation::of(name, system).map(|explanation| json::to_line(&explanation))
+}

@@ -12,9 +12,11 @@
 //! | `edit` | a corrected copy of one |
 //! | `operation` | one operation on many jobs: its plan, its progress, its end |
 //! | `records` | what records tell of jobs that were put back |
+//! | `asked` | what `ponos serve` asks and does here |
 //! | `tree`, `diff`, `shape` | bodies: their order and digits kept, secrets masked; what changed; whether a manifest allows it |
 
 mod args;
+pub(crate) mod asked;
 mod diff;
 mod edit;
 mod list;

@@ -20,6 +20,7 @@ mod names;
 mod output;
 mod publish;
 mod queues;
+mod serve;
 mod steer;
 mod system;
 mod tail;
@@ -106,6 +107,9 @@ enum Verb {
     /// Shows what happens, as it happens
     #[command(after_help = EXIT_CODES)]
     Tail(tail::TailArgs),
+    /// Keeps the read model current and answers a JSON API, on this machine and with a token only
+    #[command(after_help = EXIT_CODES)]
+    Serve(serve::ServeArgs),
     /// Shows and changes what exists on RabbitMQ for applications, by their manifests
     #[command(after_help = EXIT_CODES)]
     Topology(topology::TopologyArgs),
@@ -167,6 +171,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         Verb::Asyncapi(args) => return asyncapi::run(&args, out),
         Verb::Completions(args) => return Ok(completions::run(args, out)),
         Verb::Man(args) => return completions::man(args, out),
+        // It has threads of its own.
+        Verb::Serve(args) => return serve::run(&args, cli.broker.as_deref(), out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -196,7 +202,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             | Verb::Asyncapi(_)
             | Verb::Completions(_)
             | Verb::Man(_)
-            | Verb::Demo(_) => unreachable!("they need no broker and ran above"),
+            | Verb::Serve(_)
+            | Verb::Demo(_) => unreachable!("they ran above"),
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.

@@ -75,3 +75,8 @@ pub(crate) fn run(args: &MapArgs, out: &mut Output) -> Result<Exit, CliError> {
     }
     Ok(Exit::Ok)
 }
+
+/// The map as `--json` prints it.
+pub(crate) fn document(system: &System) -> String {
+    json::to_line(&Map::of(system, &Overlay::default()))
+}

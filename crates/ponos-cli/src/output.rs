@@ -169,6 +169,11 @@ pub(crate) fn complain(problem: &str, help: &str) {
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
+/// Writes a line beside what the verb prints, for the one who started it.
+pub(crate) fn note(line: &str) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
 fn paint(color: bool, tone: Tone, text: &str) -> String {
     if color { format!("{}{text}\x1b[0m", tone.code()) } else { text.to_owned() }
 }

@@ -85,6 +85,17 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
     Ok(Exit::Ok)
 }
 
+/// The figures as `--json` prints them.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) async fn document(session: &Session, app: Option<&AppName>) -> Result<String, CliError> {
+    let mut looker = Looker::open(session).await;
+    let look = looker.look(session, app).await?;
+    Ok(json::to_line(&LookJson::of(&look)))
+}
+
 fn table(look: &Look, out: &mut Output) {
     let cells: Vec<[String; COLUMNS.len()]> = look.queues.iter().map(QueueRow::columns).collect();
     let mut widths = COLUMNS.map(str::len);

@@ -16,8 +16,9 @@ mod pause;
 mod rate;
 mod target;
 
-pub(crate) use self::circuit::{CircuitArgs, run as circuit};
-pub(crate) use self::give::{OrderJson, give_in, whoami};
+pub(crate) use self::circuit::{CircuitArgs, RESET_FOR, run as circuit};
+pub(crate) use self::give::{OrderJson, plan, whoami};
 pub(crate) use self::orders::{OrdersArgs, run as orders, what, when_and_why};
 pub(crate) use self::pause::{PauseArgs, ResumeArgs, pause, resume};
 pub(crate) use self::rate::{RateArgs, run as rate};
+pub(crate) use self::target::{TargetArgs, check_is_worked};

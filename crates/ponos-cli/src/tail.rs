@@ -15,7 +15,8 @@ use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 use crate::{amount, json, text};
 
-use self::filter::Filter;
+pub(crate) use self::filter::{Filter, Word};
+pub(crate) use self::line::Document as EntryJson;
 use self::losses::Losses;
 
 /// How long a look for new entries waits for the next.
@@ -30,7 +31,7 @@ pub(crate) struct TailArgs {
     /// Only what came to this: published, unheard, unpublished, done, retry, gave-up, failed, lost, duplicate, by-hand,
     /// circuit, order, limit, start, end, beat
     #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
-    outcome: Vec<filter::Word>,
+    outcome: Vec<Word>,
 
     /// Only this application's
     #[arg(long, value_name = "NAME")]

@@ -24,7 +24,7 @@ use crate::broker::{Place, Session};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::queues::{LookJson, Looker};
-use crate::steer::give_in;
+use crate::steer::plan;
 use crate::view::{View, broken};
 use crate::{amount, json};
 
@@ -138,7 +138,9 @@ async fn watch(session: &Session, args: &TopArgs, out: &mut Output) -> Result<()
 /// Gives an order; whether it was taken, and what to say.
 async fn order(session: &Session, queue: QueueName, action: OrderAction, reason: String) -> (bool, String) {
     let done = if action == OrderAction::Pause { "paused" } else { "resumed" };
-    match give_in(session, queue.clone().into(), action, (reason, None)).await {
+    let given =
+        async { plan(queue.clone().into(), action, (reason, None), session).await?.carry_out(session).await };
+    match given.await {
         Ok(_) => (true, format!("{done} {queue}")),
         Err(error) => (false, error.problem().to_owned()),
     }

@@ -12,9 +12,9 @@ use crate::output::Output;
 use crate::view::View;
 use crate::{json, text};
 
-pub(crate) use self::diff::{DiffArgs, run as diff};
+pub(crate) use self::diff::{DiffArgs, document as diff_document, run as diff};
 pub(crate) use self::watch::{Watched, watch};
-use self::which::Which;
+pub(crate) use self::which::Which;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceArgs {

@@ -4,6 +4,7 @@
 //! `ponos serve` runs there is little left to read.
 
 mod around;
+mod live;
 mod place;
 
 use ponos::Tid;
@@ -18,6 +19,7 @@ use crate::broker::Session;
 use crate::error::CliError;
 use crate::text;
 
+pub(crate) use self::live::Entries;
 pub(crate) use self::place::VIEW_VARIABLE;
 
 /// How many queues are looked at for what has not happened yet.
@@ -31,6 +33,8 @@ pub(crate) struct View {
     reader: Option<Box<dyn JournalReader>>,
     /// Whether the broker counts the queues that an event goes to.
     counted: bool,
+    /// Who is told what is read.
+    live: Option<Entries>,
 }
 
 impl View {
@@ -40,11 +44,25 @@ impl View {
     ///
     /// When the broker keeps no records or does not answer, or the files cannot be used.
     pub(crate) async fn open(session: &Session) -> Result<Self, CliError> {
-        let place = place::of(session.place())?;
-        let model = ReadModel::open(&place, ReadModelOptions::new()).map_err(broken)?;
-        let mut view = Self { model, reader: None, counted: !session.is_rabbitmq() };
+        let mut view = Self::of(session)?;
         view.catch_up(session).await?;
         Ok(view)
+    }
+
+    /// Opens the read model of a session's broker as it is, for those who know that another one keeps it current.
+    ///
+    /// # Errors
+    ///
+    /// When the files cannot be used.
+    pub(crate) fn of(session: &Session) -> Result<Self, CliError> {
+        let place = place::of(session.place())?;
+        let model = ReadModel::open(&place, ReadModelOptions::new()).map_err(broken)?;
+        Ok(Self { model, reader: None, counted: !session.is_rabbitmq(), live: None })
+    }
+
+    /// Tells from now on what is read behind the end of what there is.
+    pub(crate) fn tell(&mut self, live: Entries) {
+        self.live = Some(live);
     }
 
     /// Reads what has come since the last look. The reader stays open: the next look costs little.
@@ -63,8 +81,12 @@ impl View {
         let journal = session.journal()?;
         let from = self.model.read_from().map_err(broken)?;
         let mut reader = session.ask(journal.open(from)).await?;
+        if let Some(live) = &self.live {
+            reader = live.reader(reader);
+        }
         self.model.follow(&mut *reader).await.map_err(broken)?;
         self.reader = Some(reader);
+        self.live.iter().for_each(Entries::is_current);
         Ok(())
     }
 

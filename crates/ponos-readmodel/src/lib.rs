@@ -80,4 +80,6 @@ pub use options::ReadModelOptions;
 pub use read_model::{CaughtUp, ReadModel};
 pub use rollup::QueueCounts;
 pub use storage::Storage;
-pub use trace::{MAX_FOUND, Trace, TraceCursor, TraceFilter, TraceOutcome, TracePage, TraceSummary};
+pub use trace::{
+    MAX_FOUND, NoCursor, Trace, TraceCursor, TraceFilter, TraceOutcome, TracePage, TraceSummary,
+};

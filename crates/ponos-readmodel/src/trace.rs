@@ -1,7 +1,9 @@
 //! Transactions: one of them whole, and lists of many.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::ControlFlow;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ponos_core::id::{MessageId, Tid, Timestamp};
@@ -102,6 +104,31 @@ pub struct TraceCursor {
     slot: Slot,
     before: i64,
 }
+
+/// `2026-11-23T06.17`, for those who hand it on.
+impl fmt::Display for TraceCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot.name(), self.before)
+    }
+}
+
+impl FromStr for TraceCursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let (slot, before) = text.split_once('.').ok_or(NoCursor)?;
+        let slot = Slot::parse(slot).ok_or(NoCursor)?;
+        // As it is written, and in no other way.
+        let before: i64 = before.parse().map_err(|_| NoCursor)?;
+        let cursor = Self { slot, before };
+        if cursor.to_string() == text { Ok(cursor) } else { Err(NoCursor) }
+    }
+}
+
+/// A text is no [`TraceCursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no place in the list of transactions: begin without one")]
+pub struct NoCursor;
 
 /// A part of the list of transactions.
 #[derive(Debug, Clone, Default)]

@@ -73,11 +73,11 @@ struct Job<'a> {
 pub(super) async fn run(args: ListArgs, session: &Session, out: &mut Output) -> Result<Exit, CliError> {
     let shelf = if args.discarded { Shelf::Discarded } else { Shelf::Failed };
     let all = select::jobs(session, shelf, &[], &args.filter).await?;
-    let groups = group(&all, args.by);
     if args.json {
-        json::print(&Document { version: json::VERSION, total: all.len(), by: args.by, groups }, out);
+        out.line(&document(&all, args.by));
         return Ok(Exit::Ok);
     }
+    let groups = group(&all, args.by);
     if all.is_empty() {
         out.line(&format!("no {}s", shelf.noun()));
         return Ok(Exit::Ok);
@@ -87,6 +87,11 @@ pub(super) async fn run(args: ListArgs, session: &Session, out: &mut Output) -> 
     print(&groups, args.by, out);
     out.line(&format!("{jobs} in {kinds}"));
     Ok(Exit::Ok)
+}
+
+/// Jobs as `--json` prints them.
+pub(super) fn document(all: &[Failed], by: By) -> String {
+    json::to_line(&Document { version: json::VERSION, total: all.len(), by, groups: group(all, by) })
 }
 
 /// The largest groups first.

@@ -27,8 +27,8 @@ const BAR: u64 = 24;
 
 /// What an operation would do.
 #[derive(Debug, Serialize)]
-pub(super) struct Plan {
-    pub(super) jobs: usize,
+pub(crate) struct Plan {
+    pub(crate) jobs: usize,
     /// Where they would go.
     pub(super) queues: Vec<PlannedQueue>,
     /// Jobs whose report does not say where from.
@@ -41,7 +41,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct PlannedQueue {
+pub(crate) struct PlannedQueue {
     queue: QueueName,
     jobs: usize,
 }
@@ -95,11 +95,11 @@ impl Plan {
 }
 
 /// What became of one job.
-#[derive(Debug, Serialize)]
-pub(super) struct Settled {
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Settled {
     pub(super) app: AppName,
     pub(super) id: MessageId,
-    pub(super) result: Outcome,
+    pub(crate) result: Outcome,
     /// Where it is now, or would go.
     pub(super) queue: Option<QueueName>,
     pub(super) problem: Option<String>,
@@ -107,7 +107,7 @@ pub(super) struct Settled {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// It would be done with `--yes`.
     Planned,
     Done,
@@ -244,6 +244,33 @@ pub(super) async fn run(
     out: &mut Output,
 ) -> Result<Ran, CliError> {
     let mut signals = Signals::listen()?;
+    let total = jobs.iter().map(|job| (&job.app, job.envelope.id)).collect::<BTreeSet<_>>().len();
+    let mut progress = Progress::new(total, how, out.is_terminal());
+    let ran = carry_out(session, jobs, how, &mut signals, |settled| progress.tell(settled, out)).await;
+    progress.end(out);
+    Ok(ran)
+}
+
+/// What ends an operation before it is done.
+pub(crate) trait Stop: Send {
+    /// Is ready when it is to end.
+    fn stopped(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Stop for Signals {
+    fn stopped(&mut self) -> impl Future<Output = ()> + Send {
+        self.interrupted()
+    }
+}
+
+/// The same for those who are no program of their own.
+pub(super) async fn carry_out(
+    session: &Session,
+    jobs: &[Failed],
+    how: How<'_>,
+    stop: &mut impl Stop,
+    mut told: impl FnMut(&Settled) + Send,
+) -> Ran {
     let mut by_app: BTreeMap<&AppName, Vec<MessageId>> = BTreeMap::new();
     let mut distinct = BTreeSet::new();
     for job in jobs {
@@ -253,17 +280,16 @@ pub(super) async fn run(
     }
     let total = distinct.len();
     let mut ran = Ran { settled: Vec::new(), interrupted: false, broken: None, total };
-    let mut progress = Progress::new(total, how, out.is_terminal());
     for (app, ids) in by_app {
         let jobs = store::jobs_of(session, app);
         let settled = &mut ran.settled;
         let told = |moved: Moved| {
             if let Some(one) = note(app, moved) {
-                progress.tell(&one, out);
+                told(&one);
                 settled.push(one);
             }
         };
-        let mut bulk = Bulk::new(how.operation.clone()).stop(signals.interrupted()).told(told);
+        let mut bulk = Bulk::new(how.operation.clone()).stop(stop.stopped()).told(told);
         if let Some(rate) = how.rate {
             bulk = bulk.rate(rate);
         }
@@ -287,8 +313,7 @@ pub(super) async fn run(
             }
         }
     }
-    progress.end(out);
-    Ok(ran)
+    ran
 }
 
 fn note(app: &AppName, moved: Moved) -> Option<Settled> {

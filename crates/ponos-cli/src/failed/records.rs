@@ -38,13 +38,13 @@ pub(super) enum Outcome {
 /// # Errors
 ///
 /// When there are no records or they cannot be read, with the reason.
-pub(super) async fn attempts(
+pub(super) async fn attempts<'a>(
     session: &Session,
-    jobs: &[Failed],
+    jobs: impl IntoIterator<Item = &'a Failed>,
     since: Timestamp,
 ) -> Result<Attempts, String> {
     let journal = session.journal().map_err(|_| "the broker keeps no records".to_owned())?;
-    let ids: HashSet<MessageId> = jobs.iter().map(|job| job.envelope.id).collect();
+    let ids: HashSet<MessageId> = jobs.into_iter().map(|job| job.envelope.id).collect();
     let query = JournalQuery::Since(since);
     let records = session.ask(read(&*journal, &query)).await.map_err(|error| error.to_string())?;
     let mut attempts = Attempts::default();

@@ -44,12 +44,12 @@ struct Document<'a> {
 }
 
 /// retried = done + failed again + pending.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Balance {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Balance {
     retried: usize,
     done: usize,
     failed_again: usize,
-    pending: usize,
+    pub(super) pending: usize,
 }
 
 /// Circuits are not known here yet.
@@ -162,7 +162,7 @@ pub(super) async fn run(args: RetryArgs, session: &Session, out: &mut Output) ->
     }
 }
 
-fn back_to(job: &Failed) -> Option<QueueName> {
+pub(super) fn back_to(job: &Failed) -> Option<QueueName> {
     job.report().map(|report| report.queue.clone())
 }
 
@@ -217,43 +217,11 @@ async fn wait_for(
     operation: &Operation,
     session: &Session,
 ) -> Result<Balance, CliError> {
-    let retried: HashSet<(&str, MessageId)> = ran
-        .settled
-        .iter()
-        .filter(|job| matches!(job.result, Went::Done | Went::Twice))
-        .map(|job| (job.app.as_str(), job.id))
-        .collect();
-    let of_them: Vec<&Failed> =
-        jobs.iter().filter(|job| retried.contains(&(job.app.as_str(), job.envelope.id))).collect();
-    let apps: BTreeSet<_> = of_them.iter().map(|job| &job.app).collect();
-    let since = Timestamp::from_millis(
-        operation.at.as_millis().saturating_sub(u64::try_from(CLOCKS.as_millis()).unwrap_or_default()),
-    );
+    let of_them = moved(jobs, &ran.settled);
     let mut signals = Signals::listen()?;
     let started = Instant::now();
     loop {
-        let mut failed: HashMap<&str, HashMap<MessageId, Timestamp>> = HashMap::new();
-        for app in &apps {
-            let there = store::of(session, Shelf::Failed, app).await?;
-            let times = failed.entry(app.as_str()).or_default();
-            for job in there {
-                if let Some(report) = job.report() {
-                    let at = times.entry(job.envelope.id).or_insert(report.at);
-                    *at = report.at.max(*at);
-                }
-            }
-        }
-        // Without records what is done cannot be told from what waits.
-        let attempts = records::attempts(session, jobs, since).await.unwrap_or_default();
-        let mut balance = Balance { retried: of_them.len(), ..Balance::default() };
-        for job in &of_them {
-            let failed = failed.get(job.app.as_str()).expect("every application was looked at");
-            match records::outcome_of(job, operation.at, failed, &attempts) {
-                Outcome::Done => balance.done += 1,
-                Outcome::FailedAgain => balance.failed_again += 1,
-                Outcome::Pending => balance.pending += 1,
-            }
-        }
+        let balance = balance(&of_them, operation, session).await?;
         if balance.pending == 0 || started.elapsed() >= wait {
             return Ok(balance);
         }
@@ -262,6 +230,55 @@ async fn wait_for(
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
+}
+
+/// The jobs that were put back.
+pub(super) fn moved<'a>(jobs: &'a [Failed], settled: &[Settled]) -> Vec<&'a Failed> {
+    let retried: HashSet<(&str, MessageId)> = settled
+        .iter()
+        .filter(|job| matches!(job.result, Went::Done | Went::Twice))
+        .map(|job| (job.app.as_str(), job.id))
+        .collect();
+    jobs.iter().filter(|job| retried.contains(&(job.app.as_str(), job.envelope.id))).collect()
+}
+
+/// What has become of jobs that were put back.
+///
+/// # Errors
+///
+/// When the broker does not answer.
+pub(super) async fn balance(
+    of_them: &[&Failed],
+    operation: &Operation,
+    session: &Session,
+) -> Result<Balance, CliError> {
+    let apps: BTreeSet<_> = of_them.iter().map(|job| &job.app).collect();
+    let since = Timestamp::from_millis(
+        operation.at.as_millis().saturating_sub(u64::try_from(CLOCKS.as_millis()).unwrap_or_default()),
+    );
+    let mut failed: HashMap<&str, HashMap<MessageId, Timestamp>> = HashMap::new();
+    for app in &apps {
+        let there = store::of(session, Shelf::Failed, app).await?;
+        let times = failed.entry(app.as_str()).or_default();
+        for job in there {
+            if let Some(report) = job.report() {
+                let at = times.entry(job.envelope.id).or_insert(report.at);
+                *at = report.at.max(*at);
+            }
+        }
+    }
+    // Without records what is done cannot be told from what waits.
+    let attempts = records::attempts(session, of_them.iter().copied(), since).await.unwrap_or_default();
+    let mut balance = Balance { retried: of_them.len(), ..Balance::default() };
+    for job in of_them {
+        let failed = failed.get(job.app.as_str()).expect("every application was looked at");
+        match records::outcome_of(job, operation.at, failed, &attempts) {
+            Outcome::Done => balance.done += 1,
+            Outcome::FailedAgain => balance.failed_again += 1,
+            Outcome::Pending => balance.pending += 1,
+        }
+    }
+    Ok(balance)
 }
 
 fn print(balance: &Balance, out: &mut Output) {

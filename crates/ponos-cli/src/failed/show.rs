@@ -33,10 +33,10 @@ const SHOWN_ELSEWHERE: &[&str] = &[
 
 /// What is shown beside the report.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
-    headers: bool,
-    body: bool,
-    unredacted: bool,
+pub(super) struct Wanted {
+    pub(super) headers: bool,
+    pub(super) body: bool,
+    pub(super) unredacted: bool,
 }
 
 #[derive(Serialize)]
@@ -85,29 +85,18 @@ pub(super) async fn run(args: ShowArgs, session: &Session, out: &mut Output) -> 
         let apps = store::apps(session, shelf, args.app.as_ref()).await?;
         let job = store::the_one(session, shelf, &apps, id).await?;
         if args.json {
-            json::print(&Document { version: json::VERSION, job: shown(&job, wanted) }, out);
+            out.line(&document(&job, wanted));
         } else {
             print(&job, wanted, shelf, out);
         }
         return Ok(Exit::Ok);
     }
-    let filter = Filter { app: args.app, name: None, since: None };
-    let mut group = select::jobs(session, shelf, std::slice::from_ref(&args.which), &filter).await?;
-    group.sort_by_key(|job| std::cmp::Reverse(job.report().map(|report| report.at)));
-    let count = group.len();
-    let mut jobs = Vec::new();
-    for job in group.into_iter().take(args.last.max(1)) {
-        // With its body, unless somebody took it meanwhile.
-        let whole =
-            if wanted.body { store::whole(session, shelf, &job.app, job.envelope.id).await? } else { None };
-        jobs.push(whole.unwrap_or(job));
-    }
-    let fingerprint = jobs.first().and_then(Failed::fingerprint);
+    let (jobs, count) = group(&args.which, args.app, args.last, wanted, shelf, session).await?;
     if args.json {
-        let jobs = jobs.iter().map(|job| shown(job, wanted)).collect();
-        json::print(&Group { version: json::VERSION, fingerprint, count, jobs }, out);
+        out.line(&group_document(&jobs, count, wanted));
         return Ok(Exit::Ok);
     }
+    let fingerprint = jobs.first().and_then(Failed::fingerprint);
     for job in &jobs {
         print(job, wanted, shelf, out);
         out.line("");
@@ -119,6 +108,45 @@ pub(super) async fn run(args: ShowArgs, session: &Session, out: &mut Output) -> 
         text::count(count as u64, shelf.noun())
     ));
     Ok(Exit::Ok)
+}
+
+/// The newest jobs of a group, and how many there are.
+///
+/// # Errors
+///
+/// When there is no such group, or the broker does not answer.
+pub(super) async fn group(
+    which: &Selector,
+    app: Option<AppName>,
+    last: usize,
+    wanted: Wanted,
+    shelf: Shelf,
+    session: &Session,
+) -> Result<(Vec<Failed>, usize), CliError> {
+    let filter = Filter { app, name: None, since: None };
+    let mut group = select::jobs(session, shelf, std::slice::from_ref(which), &filter).await?;
+    group.sort_by_key(|job| std::cmp::Reverse(job.report().map(|report| report.at)));
+    let count = group.len();
+    let mut jobs = Vec::new();
+    for job in group.into_iter().take(last.max(1)) {
+        // With its body, unless somebody took it meanwhile.
+        let whole =
+            if wanted.body { store::whole(session, shelf, &job.app, job.envelope.id).await? } else { None };
+        jobs.push(whole.unwrap_or(job));
+    }
+    Ok((jobs, count))
+}
+
+/// A job as `--json` prints it.
+pub(super) fn document(job: &Failed, wanted: Wanted) -> String {
+    json::to_line(&Document { version: json::VERSION, job: shown(job, wanted) })
+}
+
+/// Jobs of a group as `--json` prints them.
+pub(super) fn group_document(jobs: &[Failed], count: usize, wanted: Wanted) -> String {
+    let fingerprint = jobs.first().and_then(Failed::fingerprint);
+    let jobs = jobs.iter().map(|job| shown(job, wanted)).collect();
+    json::to_line(&Group { version: json::VERSION, fingerprint, count, jobs })
 }
 
 fn shown(job: &Failed, wanted: Wanted) -> Shown<'_> {

@@ -10,7 +10,7 @@ use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 
 /// For how long a reset can be read. Who was cut off from the broker for longer has tried by itself.
-const RESET_FOR: Duration = Duration::from_secs(10 * 60);
+pub(crate) const RESET_FOR: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CircuitArgs {

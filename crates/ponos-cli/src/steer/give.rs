@@ -67,21 +67,25 @@ pub(super) async fn give(
     url: Option<&str>,
 ) -> Result<Given, CliError> {
     let session = Session::open(url).await?;
-    let given = give_in(&session, target, action, (reason, time)).await;
+    let given = async {
+        let planned = plan(target, action, (reason, time), &session).await?;
+        planned.carry_out(&session).await
+    };
+    let given = given.await;
     session.close().await;
     given
 }
 
-/// Gives an order in a session that stays open.
+/// An order as it would be given now.
 ///
 /// # Errors
 ///
-/// As [`give`].
-pub(crate) async fn give_in(
-    session: &Session,
+/// When the target is not there, or the broker does not answer.
+pub(crate) async fn plan(
     target: OrderTarget,
     action: OrderAction,
     (reason, time): (String, Option<Duration>),
+    session: &Session,
 ) -> Result<Given, CliError> {
     let consumers = target::consumers(session, &target).await?;
     let orders = session.ask(session.broker().inspect(Inspect::Orders(target.app()))).await?.into_orders();
@@ -89,14 +93,28 @@ pub(crate) async fn give_in(
     let reason = text::line(&reason, MAX_REASON);
     let order = Order { target, action, by: whoami(), reason, at, until: time.map(|time| at + time) };
     let stood = orders.into_iter().find(|stood| stood.key() == order.key());
-    // An end also where nothing was seen to stand: it may be given at this very moment.
-    session.ask(session.broker().steer(order.clone())).await?;
     Ok(Given { order, stood, consumers })
 }
 
 impl Given {
+    /// Gives what was planned.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not take it.
+    pub(crate) async fn carry_out(self, session: &Session) -> Result<Self, CliError> {
+        // An end also where nothing was seen to stand: it may be given at this very moment.
+        session.ask(session.broker().steer(self.order.clone())).await?;
+        Ok(self)
+    }
+
     /// Prints it as JSON.
     pub(super) fn json(&self, out: &mut Output) {
+        out.line(&self.document());
+    }
+
+    /// An order as `--json` prints it.
+    pub(crate) fn document(&self) -> String {
         #[derive(Serialize)]
         struct Document<'a> {
             version: u32,
@@ -110,7 +128,7 @@ impl Given {
             replaced: self.stood.as_ref().map(OrderJson::of),
             consumers: self.consumers,
         };
-        json::print(&document, out);
+        json::to_line(&document)
     }
 
     /// Who will follow: `2 consumers {do} within a second`.

@@ -9,7 +9,7 @@ use crate::text;
 
 /// A queue, or a dependency of an application.
 #[derive(Debug, clap::Args)]
-pub(super) struct TargetArgs {
+pub(crate) struct TargetArgs {
     /// A queue, or with --app what handlers of an application depend on, such as smtp
     #[arg(value_name = "TARGET")]
     target: String,
@@ -26,7 +26,15 @@ impl TargetArgs {
     ///
     /// When it is no name, or a dependency of nobody.
     pub(super) fn read(self) -> Result<OrderTarget, CliError> {
-        let Self { target, app } = self;
+        Self::of(self.target, self.app)
+    }
+
+    /// The same for those who have no command line.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) fn of(target: String, app: Option<AppName>) -> Result<OrderTarget, CliError> {
         if target.contains('.') {
             let queue = QueueName::parse(&target)
                 .map_err(|error| CliError::usage(error.to_string(), "`ponos queues` shows what there is"))?;
@@ -60,7 +68,7 @@ impl TargetArgs {
 /// # Errors
 ///
 /// When it is one that only keeps jobs.
-pub(super) fn check_is_worked(target: &OrderTarget, done: &str) -> Result<(), CliError> {
+pub(crate) fn check_is_worked(target: &OrderTarget, done: &str) -> Result<(), CliError> {
     let OrderTarget::Queue(queue) = target else { return Ok(()) };
     let app = queue.app();
     if [QueueName::failed(&app), QueueName::discarded(&app)].contains(queue) {

@@ -32,7 +32,7 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    pub(super) fn of(entry: &Entry) -> Self {
+    pub(crate) fn of(entry: &Entry) -> Self {
         match &entry.said {
             Said::Record(record) => match &record.what {
                 What::Published(it) if it.event && it.queues == 0 => Self::Unheard,
@@ -64,7 +64,7 @@ impl Word {
         }
     }
 
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Published => "published",
             Self::Unheard => "unheard",
@@ -90,7 +90,7 @@ impl Word {
 
 /// Which entries are shown.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     names: Vec<String>,
     words: Vec<Word>,
     app: Option<AppName>,
@@ -102,7 +102,7 @@ impl Filter {
     /// # Errors
     ///
     /// When a pattern can match nothing.
-    pub(super) fn new(
+    pub(crate) fn new(
         names: &[String],
         words: Vec<Word>,
         app: Option<AppName>,
@@ -119,7 +119,7 @@ impl Filter {
         Ok(Self { names: names.to_vec(), words, app, tid: tid.map(|tid| tid.to_ascii_lowercase()), beats })
     }
 
-    pub(super) fn wants(&self, entry: &Entry) -> bool {
+    pub(crate) fn wants(&self, entry: &Entry) -> bool {
         let word = Word::of(entry);
         let asked = if self.words.is_empty() {
             (word != Word::Beat || self.beats) && word != Word::Later
@@ -134,7 +134,7 @@ impl Filter {
     }
 
     /// Losses are shown unless only something else was asked for.
-    pub(super) fn wants_losses(&self, entry: &Entry) -> bool {
+    pub(crate) fn wants_losses(&self, entry: &Entry) -> bool {
         self.is_of_app(entry)
     }
 

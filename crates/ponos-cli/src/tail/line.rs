@@ -21,7 +21,7 @@ pub(super) fn clock(at: Timestamp) -> String {
 
 /// An entry as a line of JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     version: u32,
     at: Timestamp,
     kind: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    pub(super) fn of(entry: &'a Entry) -> Self {
+    pub(crate) fn of(entry: &'a Entry) -> Self {
         let (record, notice) = match &entry.said {
             Said::Record(record) => (Some(record), None),
             Said::Notice(_, notice) => (None, Some(notice)),

@@ -1,5 +1,6 @@
 //! `ponos diff`: where two transactions part.
 
+use ponos::Tid;
 use ponos::trace::{Diff, Difference, Side};
 use serde::Serialize;
 
@@ -56,13 +57,17 @@ pub(crate) async fn run(args: DiffArgs, url: Option<&str>, out: &mut Output) -> 
     session.close().await;
     let (good, bad, diff) = compared?;
     if args.json {
-        let Diff { lines, first } = &diff;
-        let (good, bad) = (good.to_string(), bad.to_string());
-        json::print(&Document { version: json::VERSION, good, bad, first: *first, lines }, out);
+        out.line(&document(&good, &bad, &diff));
     } else {
         print(&diff, out);
     }
     Ok(if diff.is_empty() { Exit::Ok } else { Exit::Findings })
+}
+
+/// A comparison as `--json` prints it.
+pub(crate) fn document(good: &Tid, bad: &Tid, Diff { lines, first }: &Diff) -> String {
+    let (good, bad) = (good.to_string(), bad.to_string());
+    json::to_line(&Document { version: json::VERSION, good, bad, first: *first, lines })
 }
 
 fn print(diff: &Diff, out: &mut Output) {

@@ -27,7 +27,8 @@ const BOUNDED: &str =
 
 const SINCE_THE_FIRST_LOOK: &str = "RabbitMQ keeps records from the first look on, such as this one, and as many as its stream holds; it may also be another broker's: see --broker";
 
-pub(super) enum Which {
+#[derive(Debug)]
+pub(crate) enum Which {
     /// As it was written, and as an id.
     Id(String, Tid),
     Last,
@@ -39,7 +40,7 @@ impl Which {
     /// # Errors
     ///
     /// When it can be none.
-    pub(super) fn parse(text: &str) -> Result<Self, CliError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, CliError> {
         let usage = |problem: &str| {
             CliError::usage(
                 format!("`{}` {problem}", text::line(text, 80)),
@@ -73,6 +74,24 @@ impl Which {
         as_json: bool,
         out: &mut Output,
     ) -> Result<Tid, CliError> {
+        self.one(view, session, |found| list(found, as_json, out))
+    }
+
+    /// The same without a list.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub(crate) fn only(&self, view: &View, session: &Session) -> Result<Tid, CliError> {
+        self.one(view, session, |_| {})
+    }
+
+    fn one(
+        &self,
+        view: &View,
+        session: &Session,
+        several: impl FnOnce(&[TraceSummary]),
+    ) -> Result<Tid, CliError> {
         let bounded = if session.is_rabbitmq() { SINCE_THE_FIRST_LOOK } else { BOUNDED };
         let found = match self {
             Self::Last => view.model.last().map_err(view::broken)?,
@@ -88,7 +107,8 @@ impl Which {
                     return Err(self.unknown(bounded));
                 };
                 if found.len() > 1 {
-                    return Err(ambiguous(text, &found, as_json, out));
+                    several(&found);
+                    return Err(ambiguous(text, &found));
                 }
                 found.pop()
             }
@@ -152,7 +172,7 @@ struct Candidate<'a> {
 }
 
 /// Lists what may be meant, newest first.
-fn ambiguous(text: &str, found: &[TraceSummary], as_json: bool, out: &mut Output) -> CliError {
+fn list(found: &[TraceSummary], as_json: bool, out: &mut Output) {
     let candidates = found.iter().take(CANDIDATES).map(|summary| Candidate {
         tid: &summary.tid,
         started: summary.first_at,
@@ -176,6 +196,9 @@ fn ambiguous(text: &str, found: &[TraceSummary], as_json: bool, out: &mut Output
             out.line(&format!("… and {} older ones", found.len() - CANDIDATES));
         }
     }
+}
+
+fn ambiguous(text: &str, found: &[TraceSummary]) -> CliError {
     CliError::refused(
         format!("{} transactions end in `{}`", found.len(), text::line(text, 80)),
         "give some more characters of its end, or a whole id of the list",
