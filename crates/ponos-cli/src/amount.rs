@@ -23,12 +23,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration as [`duration`] reads it.
+pub(crate) fn show_duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds % 86_400 == 0 && seconds > 86_400 => format!("{}d", seconds / 86_400),
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// Reads `5/s`, `100/min`, `20/h`, or with another period `5/10s`.
 ///
 /// # Errors
 ///
 /// When it is another text, or lets nothing through.
-
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let form = || "write so many starts per time: `5/s`, `100/min`, `20/h` or `5/10s`".to_owned();
     let (count, period) = text.split_once('/').ok_or_else(form)?;
@@ -54,7 +63,6 @@ fn unit_seconds(unit: &str) -> Option<u64> {
 }
 
 /// A rate as [`rate`] reads it.
-
 pub(crate) fn show_rate(rate: Rate) -> String {
     let (count, seconds) = (rate.count(), rate.period().as_secs());
     match seconds {
@@ -75,6 +83,7 @@ mod tests {
     fn durations_are_read() {
         for (text, seconds) in [("90s", 90), ("30m", 1800), ("30min", 1800), ("1h", 3600), ("7d", 604_800)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(duration(&show_duration(Duration::from_secs(seconds))), duration(text));
         }
         for text in [
             "",

@@ -30,6 +30,7 @@ const SHOWN: usize = 160;
 #[derive(Debug, clap::Args)]
 pub(crate) struct AsyncapiArgs {
     /// Services' manifests (`PONOS_MANIFEST=1 service > FILE`); `-` reads the standard input
+    /// [default: what services told the broker when they started]
     #[arg(value_name = "MANIFEST")]
     manifests: Vec<PathBuf>,
 
@@ -60,8 +61,8 @@ struct Drift<'a> {
 /// # Errors
 ///
 /// When a manifest or the document cannot be read, no manifest is the application's, or the file cannot be written.
-pub(crate) fn run(args: &AsyncapiArgs, out: &mut Output) -> Result<Exit, CliError> {
-    let mut manifests = manifests::load(&args.manifests)?;
+pub(crate) async fn run(args: &AsyncapiArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+    let mut manifests = manifests::files_or_records(&args.manifests, url).await?;
     if let Some(app) = &args.app {
         let apps: Vec<String> = manifests.iter().map(|loaded| loaded.manifest.app.clone()).collect();
         manifests.retain(|loaded| loaded.manifest.app == *app);

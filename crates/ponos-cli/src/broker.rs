@@ -75,14 +75,11 @@ impl Session {
                 "for example `--broker sqlite:ponos.db` or `--broker amqp://user:password@host/vhost`",
             )
         })?;
-        match url.split_once(':') {
-            Some(("memory", _)) => {
-                return Err(CliError::usage(
-                    "`memory:` lives inside one process: nobody else can look into it",
-                    "use `--broker sqlite:FILE`, for the services too",
-                ));
-            }
-            _ => {}
+        if let Some(("memory", _)) = url.split_once(':') {
+            return Err(CliError::usage(
+                "`memory:` lives inside one process: nobody else can look into it",
+                "use `--broker sqlite:FILE`, for the services too",
+            ));
         }
         let file = match url.split_once(':') {
             // As `ponos::Broker::from_url` reads it.

@@ -60,6 +60,12 @@ impl CliError {
         Self { exit: Exit::Confirm, problem: problem.into(), help: "say --yes to do it".to_owned() }
     }
 
+    /// Names another way out too.
+    pub(crate) fn or(mut self, help: &str) -> Self {
+        self.help = format!("{}, {help}", self.help);
+        self
+    }
+
     /// Says it on the error output.
     pub(crate) fn report(&self) -> Exit {
         output::complain(&text::one_line(&self.problem), &text::one_line(&self.help));

@@ -15,6 +15,7 @@
 //! | `tree`, `diff`, `shape` | bodies: their order and digits kept, secrets masked; what changed; whether a manifest allows it |
 
 mod args;
+mod circuits;
 mod diff;
 mod edit;
 mod list;

@@ -25,6 +25,7 @@ use crate::{json, manifests};
 #[derive(Debug, clap::Args)]
 pub(crate) struct MapArgs {
     /// Services' manifests (`PONOS_MANIFEST=1 service > FILE`); `-` reads the standard input
+    /// [default: what services told the broker when they started]
     #[arg(value_name = "MANIFEST")]
     manifests: Vec<PathBuf>,
 
@@ -58,8 +59,8 @@ enum Format {
 /// # Errors
 ///
 /// When a manifest cannot be read or the file cannot be written.
-pub(crate) fn run(args: &MapArgs, out: &mut Output) -> Result<Exit, CliError> {
-    let system = System::of(manifests::load(&args.manifests)?);
+pub(crate) async fn run(args: &MapArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+    let system = System::of(manifests::files_or_records(&args.manifests, url).await?);
     let map = Map::of(&system, &Overlay::default());
     let drawn = match args.format {
         _ if args.json => json::to_line(&map) + "\n",

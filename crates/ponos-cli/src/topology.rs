@@ -41,7 +41,8 @@ pub(crate) struct TopologyArgs {
 enum TopologyVerb {
     /// Shows what would be declared, what differs, what nobody names, and policies worth setting
     ///
-    /// Exit code 1 when something is not as it should be. Needs RabbitMQ's management plugin.
+    /// Without --manifest by what services told when they started. Exit code 1 when something is not as it should be. Needs
+    /// RabbitMQ's management plugin.
     Plan(ManifestArgs),
     /// Declares what is missing
     ///
@@ -60,7 +61,7 @@ enum TopologyVerb {
 #[derive(Debug, clap::Args)]
 struct ManifestArgs {
     /// A service's manifest (`PONOS_MANIFEST=1 service > FILE`); may be repeated; `-` reads the standard input
-    #[arg(long = "manifest", value_name = "FILE", required = true)]
+    #[arg(long = "manifest", value_name = "FILE")]
     manifests: Vec<PathBuf>,
 
     /// Prints one JSON object
@@ -101,7 +102,7 @@ struct PermissionsArgs {
 /// When a manifest cannot be read, RabbitMQ or its management plugin is not there, or something is not as it should be.
 pub(crate) async fn run(args: TopologyArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
     match args.verb {
-        TopologyVerb::Plan(args) => plan::run(args, &options(url)?, out).await,
+        TopologyVerb::Plan(args) => plan::run(args, &options(url)?, url, out).await,
         TopologyVerb::Apply(args) => apply::run(args, options(url)?, out).await,
         TopologyVerb::Prune(args) => prune::run(args, options(url)?, out).await,
         TopologyVerb::Permissions(args) => permissions::run(&args, url, out),

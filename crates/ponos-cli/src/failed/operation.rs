@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use ponos::core::broker::BrokerError;
 use ponos::core::id::Timestamp;
 use ponos::core::name::{AppName, QueueName};
-use ponos::{Bulk, BulkEnd, CircuitGate, MessageId, Moved, MovedTo, Operation, Rate};
+use ponos::{Bulk, BulkEnd, MessageId, Moved, MovedTo, Operation, Rate};
 use serde::Serialize;
 
+use super::circuits::Circuits;
 use super::store::{self, Failed};
 use crate::broker::Session;
 use crate::error::CliError;
@@ -160,7 +161,7 @@ pub(super) struct How<'a> {
     pub(super) operation: &'a Operation,
     pub(super) act: Act<'a>,
     pub(super) rate: Option<Rate>,
-    pub(super) gate: Option<&'a dyn CircuitGate>,
+    pub(super) gate: Option<&'a Circuits<'a>>,
     pub(super) json: bool,
 }
 
@@ -258,6 +259,9 @@ pub(super) async fn run(
         let jobs = store::jobs_of(session, app);
         let settled = &mut ran.settled;
         let told = |moved: Moved| {
+            if let (MovedTo::Waits(queue), Some(gate)) = (&moved.to, how.gate) {
+                progress.wait(queue, gate.reason(queue), out);
+            }
             if let Some(one) = note(app, moved) {
                 progress.tell(&one, out);
                 settled.push(one);
@@ -316,6 +320,8 @@ struct Progress {
     act_done: &'static str,
     /// Whether the cursor is behind a bar.
     open: bool,
+    /// What was said last of what is waited for.
+    waits: Option<String>,
 }
 
 impl Progress {
@@ -330,7 +336,22 @@ impl Progress {
             each: total <= LINES,
             act_done: how.act.done(),
             open: false,
+            waits: None,
         }
+    }
+
+    /// Says once what is waited for, and again when that changes.
+    fn wait(&mut self, queue: &QueueName, reason: Option<String>, out: &mut Output) {
+        let line =
+            format!("waiting for {queue}: {}", reason.as_deref().unwrap_or("its circuit is not closed"));
+        if self.json || self.waits.as_ref() == Some(&line) {
+            return;
+        }
+        self.close(out);
+        let shown = out.paint(Tone::Faint, &format!("{line}; ^C leaves the others where they are"));
+        out.line(&shown);
+        out.flush();
+        self.waits = Some(line);
     }
 
     fn tell(&mut self, job: &Settled, out: &mut Output) {

@@ -61,9 +61,10 @@ struct PolicyJson {
 pub(super) async fn run(
     args: ManifestArgs,
     options: &RabbitOptions,
+    url: Option<&str>,
     out: &mut Output,
 ) -> Result<Exit, CliError> {
-    let applications = manifests::read(&args.manifests)?;
+    let applications = manifests::united(crate::manifests::files_or_records(&args.manifests, url).await?)?;
     let management = Management::new(options)?;
     let diff = compare(&applications, options, &management).await?;
     let set = management.operator_policies().await?;
