@@ -47,7 +47,7 @@ Exit codes:
   3  the broker cannot be reached or used
   4  nothing was done: it needs --yes
 
-Colours appear on a terminal only, and not with NO_COLOR.";
+Colours appear on a terminal only, and not with NO_COLOR; CLICOLOR_FORCE=1 puts them into pipes too.";
 
 /// Event-driven microservices whose rules are compile errors.
 #[derive(Debug, Parser)]

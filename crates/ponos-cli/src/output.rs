@@ -56,7 +56,7 @@ impl Output {
         Self {
             stdout: BufWriter::new(stdout),
             state: State::Open,
-            color: terminal && color_is_welcome(),
+            color: (terminal && color_is_welcome()) || color_is_forced(),
             terminal,
         }
     }
@@ -171,6 +171,12 @@ pub(crate) fn complain(problem: &str, help: &str) {
 
 fn paint(color: bool, tone: Tone, text: &str) -> String {
     if color { format!("{}{text}\x1b[0m", tone.code()) } else { text.to_owned() }
+}
+
+/// `CLICOLOR_FORCE` (bixense.com/clicolors): colours into a pipe too, unless `NO_COLOR` forbids them.
+fn color_is_forced() -> bool {
+    let forced = std::env::var_os("CLICOLOR_FORCE").filter(|value| !value.is_empty() && value != "0");
+    forced.is_some() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// `NO_COLOR` (no-color.org): present and not empty, whatever its value.

@@ -115,6 +115,25 @@ pub trait Broker: Debug + Send + Sync + 'static {
     fn journal(&self) -> Option<Arc<dyn Journal>> {
         None
     }
+
+    /// The connections that it keeps, as they are at this moment, for metrics and health; none for a broker that needs
+    /// none.
+    fn links(&self) -> Vec<LinkState> {
+        Vec::new()
+    }
+}
+
+/// A connection that a broker keeps up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    /// What it is for: `publish` or `consume`.
+    pub role: &'static str,
+    /// Whether it is there.
+    pub up: bool,
+    /// How often it was there again after it had been lost.
+    pub reconnects: u64,
+    /// Whether the broker takes nothing from it at the moment.
+    pub blocked: bool,
 }
 
 /// An open queue. Dropping it hands back what was delivered and not settled, without counting a loss

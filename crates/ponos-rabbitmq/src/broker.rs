@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ponos_core::body::MAX_BODY;
 use ponos_core::broker::{
-    BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Inspection, Order,
-    Outgoing, Published, SettleError, Settlement, SubscribeOptions, Subscription, Topology,
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Inspection, LinkState,
+    Order, Outgoing, Published, SettleError, Settlement, SubscribeOptions, Subscription, Topology,
 };
 use ponos_core::envelope::Envelope;
 use ponos_core::id::{MessageId, Timestamp};
@@ -652,5 +652,9 @@ impl Broker for RabbitBroker {
 
     fn journal(&self) -> Option<Arc<dyn Journal>> {
         Some(Arc::clone(&self.shared.journal) as Arc<dyn Journal>)
+    }
+
+    fn links(&self) -> Vec<LinkState> {
+        vec![self.shared.publish.state("publish"), self.shared.consume.state("consume")]
     }
 }

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_core::Stream;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
-use ponos_core::broker::{BrokerError, BrokerErrorKind};
+use ponos_core::broker::{BrokerError, BrokerErrorKind, LinkState};
 use ponos_core::id::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -68,6 +69,8 @@ struct Shared {
     blocked: watch::Sender<Option<Arc<str>>>,
     /// When the connection was there again after it had been lost.
     outages: Mutex<VecDeque<Timestamp>>,
+    /// How many outages there were, those too that are no longer remembered.
+    reconnects: AtomicU64,
 }
 
 /// What the certificates' files hold, read once at the start.
@@ -137,6 +140,7 @@ impl Link {
             state: state_sender,
             blocked: blocked_sender,
             outages: Mutex::default(),
+            reconnects: AtomicU64::new(0),
         });
         let deadline = Instant::now() + shared.options.start_within;
         let mut pause = FIRST_PAUSE;
@@ -191,6 +195,16 @@ impl Link {
 
     pub(crate) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(live) if live.connection.status().connected())
+    }
+
+    /// What is known of it now.
+    pub(crate) fn state(&self, role: &'static str) -> LinkState {
+        LinkState {
+            role,
+            up: self.is_up(),
+            reconnects: self.shared.reconnects.load(Ordering::Relaxed),
+            blocked: self.blocked.borrow().is_some(),
+        }
     }
 
     /// A new channel on the connection, and the number of that.
@@ -330,6 +344,7 @@ impl Shared {
     }
 
     fn restored(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
         if outages.len() == OUTAGES {
             outages.pop_front();

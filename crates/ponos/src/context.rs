@@ -10,11 +10,11 @@ use ponos_core::body::{self, EncodeError};
 use ponos_core::broker::{Broker, Destination, Outgoing};
 use ponos_core::envelope::{Cause, Envelope, MAX_HISTORY_ERROR, MessageName, Phase, Progress, tame};
 use ponos_core::id::{Effect, MessageId, Tid};
-use ponos_core::journal::{Origin, PublishedRecord, UnpublishedRecord, What};
+use ponos_core::journal::{Origin, PublishedRecord, UnpublishedRecord};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 
 use crate::clock::Clock;
-use crate::lifecycle::{self, Lifecycle};
+use crate::lifecycle::{self, Lifecycle, NotTaken};
 use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
 
 /// What every handler of a service shares.
@@ -28,7 +28,7 @@ pub(crate) struct Local {
     pub(crate) host: Arc<str>,
     /// Time, chance and spawning.
     pub(crate) clock: Clock,
-    /// The journal of this instance; `None` where none is kept.
+    /// Who is told what happens; `None` where neither a journal nor metrics are kept.
     pub(crate) lifecycle: Option<Lifecycle>,
     /// How many blocking handlers go on although their time is up.
     pub(crate) overdue: AtomicUsize,
@@ -68,8 +68,15 @@ impl Local {
         self
     }
 
-    /// Tells the journal that the broker has a message.
-    pub(crate) fn published(&self, message: &Outgoing, queues: u32) {
+    /// With these metrics, beside the journal if there is one.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn measured(mut self, meter: Arc<crate::metrics::Meter>) -> Self {
+        self.lifecycle = Some(self.lifecycle.take().unwrap_or_default().measured(meter));
+        self
+    }
+
+    /// Tells that the broker has a message, and how long that took where it was measured.
+    pub(crate) fn published(&self, message: &Outgoing, queues: u32, took: Option<Duration>) {
         let Some(lifecycle) = &self.lifecycle else { return };
         let envelope = &message.envelope;
         let published = PublishedRecord {
@@ -82,11 +89,11 @@ impl Local {
             hops: envelope.hops,
             size: u32::try_from(envelope.body.len()).unwrap_or(u32::MAX),
         };
-        lifecycle.record(self.clock.wall(), envelope.tid.clone(), envelope.id, What::Published(published));
+        lifecycle.published(self.clock.wall(), envelope, published, took);
     }
 
-    /// Tells the journal that the broker does not have a message, or that nobody knows.
-    pub(crate) fn unpublished(&self, message: &Outgoing, open: bool, error: &str) {
+    /// Tells that the broker does not have a message, or that nobody knows.
+    pub(crate) fn unpublished(&self, message: &Outgoing, why: NotTaken, error: &str) {
         let Some(lifecycle) = &self.lifecycle else { return };
         let envelope = &message.envelope;
         let unpublished = UnpublishedRecord {
@@ -94,11 +101,10 @@ impl Local {
             event: matches!(envelope.name, MessageName::Event(_)),
             cause: envelope.cause,
             by: envelope.publisher.clone(),
-            open,
+            open: why == NotTaken::Unknown,
             error: tame(error.lines().next().unwrap_or_default(), MAX_HISTORY_ERROR).into(),
         };
-        let what = What::Unpublished(unpublished);
-        lifecycle.record(self.clock.wall(), envelope.tid.clone(), envelope.id, what);
+        lifecycle.unpublished(self.clock.wall(), envelope, unpublished, why);
     }
 }
 

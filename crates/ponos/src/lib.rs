@@ -47,6 +47,7 @@
 //! | tests without sleeps | `testing` (feature `testing`) |
 //! | which broker | [`Broker`] |
 //! | rate limits that are exact over all instances | `Service::shared_limits`, `RedisLimits` (feature `redis`) |
+//! | metrics and health | `Service::observe`, `metrics` (feature `metrics`) |
 //! | what happened | [`trace`] |
 
 #[doc(hidden)]
@@ -59,6 +60,8 @@ mod failed;
 pub mod http;
 mod lifecycle;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod outcome;
 mod publisher;
 mod service;

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use ponos_core::Bytes;
 use ponos_core::body::{self, EncodeError};
-use ponos_core::broker::{BoxFuture, Broker, BrokerError, Destination, Outgoing, Published, Topology};
+use ponos_core::broker::{
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Destination, Outgoing, Published, Topology,
+};
 use ponos_core::envelope::{Cause, MessageName};
 use ponos_core::id::{MessageId, Tid};
 use ponos_core::name::{AppName, EventName, QueueName, TaskName};
 
 use crate::context::{Local, new_envelope};
+use crate::lifecycle::NotTaken;
 use crate::message::{App, EmittedBy, Event, OwnedBy, Task};
 
 /// How long a publish is tried before it is reported as failed: long enough to outwait an alarm of half a minute.
@@ -261,7 +264,8 @@ async fn publish_until_confirmed(
         };
         let (error, unknown) = match outcome {
             Some(Published::Confirmed { queues }) => {
-                local.published(&message, queues);
+                let took = local.clock.now().since(started);
+                local.published(&message, queues, Some(took));
                 return Ok(queues);
             }
             Some(Published::Returned) => (no_queue(&message.to), false),
@@ -273,7 +277,13 @@ async fn publish_until_confirmed(
         let out_of_time = local.clock.now().since(started) + pause > deadline;
         if out_of_time || !(unknown || error.is_temporary()) {
             let name = message.envelope.name.to_string();
-            local.unpublished(&message, open, &error.to_string());
+            let why = match error.kind() {
+                _ if open => NotTaken::Unknown,
+                BrokerErrorKind::Blocked => NotTaken::Blocked,
+                BrokerErrorKind::NotFound => NotTaken::NoQueue,
+                _ => NotTaken::Refused,
+            };
+            local.unpublished(&message, why, &error.to_string());
             return Err(if open {
                 PublishError::Unknown { name, deadline, source: error }
             } else {
@@ -287,7 +297,7 @@ async fn publish_until_confirmed(
 
 fn no_answer() -> BrokerError {
     let problem = format!("the broker did not answer within {PUBLISH_DEADLINE:?}: is it overloaded?");
-    BrokerError::new(ponos_core::broker::BrokerErrorKind::Unavailable, problem)
+    BrokerError::new(BrokerErrorKind::Unavailable, problem)
 }
 
 fn no_queue(to: &Destination) -> BrokerError {
@@ -296,7 +306,7 @@ fn no_queue(to: &Destination) -> BrokerError {
         Destination::Queue(name) => name.as_str(),
     };
     BrokerError::new(
-        ponos_core::broker::BrokerErrorKind::NotFound,
+        BrokerErrorKind::NotFound,
         format!("there is no queue `{name}`: start the service that owns it once, it declares its queues"),
     )
 }

@@ -59,6 +59,9 @@ pub struct Service<A: App> {
     /// What is wrong with the environment.
     problems: Vec<String>,
     hop_limit: u32,
+    /// What it shows of itself.
+    #[cfg(feature = "metrics")]
+    observe: Option<crate::metrics::Observe>,
     #[cfg(feature = "reqwest")]
     http: crate::http::HttpOptions,
     #[cfg(feature = "redis")]
@@ -171,6 +174,8 @@ impl<A: App> Service<A> {
             orders: OrdersPolicy::Follow,
             problems: Vec::new(),
             hop_limit: DEFAULT_HOP_LIMIT,
+            #[cfg(feature = "metrics")]
+            observe: None,
             #[cfg(feature = "reqwest")]
             http: crate::http::HttpOptions::default(),
             #[cfg(feature = "redis")]
@@ -292,6 +297,16 @@ impl<A: App> Service<A> {
     /// `PONOS_LIFECYCLE=off` in the environment does the same for every service of a process.
     pub fn without_lifecycle(mut self) -> Self {
         self.lifecycle = false;
+        self
+    }
+
+    /// Serves metrics and health, from the start until the shutdown has ended. Default: off.
+    ///
+    /// `PONOS_METRICS_ADDR` in the environment switches it on for every service of a process, says where, or switches it
+    /// off: it goes before what is said here.
+    #[cfg(feature = "metrics")]
+    pub fn observe(mut self, observe: crate::metrics::Observe) -> Self {
+        self.observe = Some(observe);
         self
     }
 
@@ -427,7 +442,8 @@ impl<A: App> Service<A> {
     ///
     /// # Errors
     ///
-    /// When the definition has a problem (all of them are named), or the broker cannot be used.
+    /// When the definition has a problem (all of them are named), metrics cannot be served where they should, or the broker
+    /// cannot be used.
     pub async fn start(
         self,
         state: A::State,
@@ -440,9 +456,14 @@ impl<A: App> Service<A> {
 
     /// What the environment says about this process.
     fn environment(mut self, get: impl Fn(&str) -> Option<String>) -> Self {
-        match OrdersPolicy::from_env(get) {
+        match OrdersPolicy::from_env(&get) {
             Ok(orders) => self.orders = orders.unwrap_or(self.orders),
             Err(problem) => self.problems.push(problem),
+        }
+        #[cfg(feature = "metrics")]
+        {
+            self.observe =
+                crate::metrics::Observe::or_env(self.observe, get(crate::metrics::METRICS_ADDR_VARIABLE));
         }
         self
     }

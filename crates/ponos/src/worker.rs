@@ -36,7 +36,7 @@ pub(crate) use policy::Resolved;
 pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
 pub(crate) use settle::errored_event;
 pub(crate) use solo::Solo;
-pub(crate) use vitals::Vitals;
+pub(crate) use vitals::{Rest, Vitals};
 
 use std::sync::Arc;
 

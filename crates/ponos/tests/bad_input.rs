@@ -125,7 +125,7 @@ async fn a_body_that_no_handler_can_read_fails_at_once_and_is_kept() {
         (
             "a wrong type",
             "{\"tid\":\"t\",\"n\":\"1\"}".into(),
-            format!("{fit}at `n`: invalid type: string \\\"1\\\", expected u64 at line 1 column 18"),
+            format!("{fit}at `n`: invalid type: string \\\"…\\\", expected u64 at line 1 column 18"),
         ),
         (
             "a field less",
@@ -140,7 +140,7 @@ async fn a_body_that_no_handler_can_read_fails_at_once_and_is_kept() {
         (
             "out of range",
             "{\"tid\":\"t\",\"n\":-1}".into(),
-            format!("{fit}at `n`: invalid value: integer `-1`, expected u64 at line 1 column 17"),
+            format!("{fit}at `n`: invalid value: integer `…`, expected u64 at line 1 column 17"),
         ),
     ];
     for place in places().await {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ponos::core::id::Timestamp;
-use ponos::core::journal::{CircuitNotice, CircuitPhase, OrderNotice, Origin};
+use ponos::core::journal::{CircuitNotice, CircuitPhase, LimitNotice, OrderNotice, Origin};
 use ponos::core::manifest::Manifest;
 use ponos::core::name::QueueName;
 use ponos::trace::{Gap, Hold, InFlight, Listener, Surroundings};
@@ -33,15 +33,7 @@ pub(super) fn of(
     gaps.dedup();
     let mut holds = circuits(&trace.circuits, &instances, now);
     holds.extend(orders(&trace.orders, &depends, &instances));
-    holds.extend(trace.limits.iter().filter_map(|(_, at, limit)| {
-        let why = "its rate limit".to_owned();
-        limit.until.map(|until| Hold {
-            queues: vec![limit.queue.clone()],
-            why,
-            from: *at,
-            until: Some(until),
-        })
-    }));
+    holds.extend(limits(&trace.limits));
     let tid = trace.records.first().map(|(_, _, record)| &record.tid);
     let flights = instances.iter().filter(|instance| instance.ended.is_none()).flat_map(|instance| {
         let beat = instance.beat.iter();
@@ -56,6 +48,26 @@ pub(super) fn of(
         })
     });
     Ok(Surroundings { listeners, counted, gaps, holds, flights: flights.collect(), queues: Vec::new(), now })
+}
+
+/// The times in which queues rested for their rate limits.
+fn limits(notices: &[(Arc<Origin>, Timestamp, LimitNotice)]) -> Vec<Hold> {
+    let mut resting: BTreeMap<(u64, &str), Hold> = BTreeMap::new();
+    let mut holds = Vec::new();
+    for (origin, at, notice) in notices {
+        let key = (origin.id, notice.queue.as_str());
+        if let Some(mut hold) = resting.remove(&key) {
+            hold.until = Some(hold.until.map_or(*at, |until| until.min(*at)));
+            holds.push(hold);
+        }
+        if notice.until.is_some() {
+            let why = "it rests for its rate limit".to_owned();
+            let queues = vec![notice.queue.clone()];
+            resting.insert(key, Hold { queues, why, from: *at, until: notice.until });
+        }
+    }
+    holds.extend(resting.into_values());
+    holds
 }
 
 /// Which queues depend on what.

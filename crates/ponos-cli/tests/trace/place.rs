@@ -40,7 +40,7 @@ impl Place {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ponos"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        for name in ["NO_COLOR", "COLUMNS", "RUST_LOG", "RUST_BACKTRACE"] {
+        for name in ["NO_COLOR", "CLICOLOR_FORCE", "COLUMNS", "RUST_LOG", "RUST_BACKTRACE"] {
             command.env_remove(name);
         }
         command.env("PONOS_BROKER", &self.url).env("PONOS_VIEW", self.dir.path().join("view"));
@@ -49,7 +49,18 @@ impl Place {
 
     #[track_caller]
     pub(crate) fn ponos(&self, args: &[&str]) -> Ran {
-        let output = self.command(args).output().unwrap();
+        self.with(&[], args)
+    }
+
+    /// As on a terminal that knows colours.
+    #[track_caller]
+    pub(crate) fn colored(&self, args: &[&str]) -> Ran {
+        self.with(&[("CLICOLOR_FORCE", "1")], args)
+    }
+
+    #[track_caller]
+    pub(crate) fn with(&self, environment: &[(&str, &str)], args: &[&str]) -> Ran {
+        let output = self.command(args).envs(environment.iter().copied()).output().unwrap();
         Ran {
             args: format!("{args:?}"),
             code: output.status.code().expect("it was not killed"),

@@ -20,7 +20,7 @@ async fn on_rabbitmq() {
 }
 
 fn pay(org: &str) -> InvoicePay {
-    InvoicePay { org: org.into(), card: "4111111111111111".into() }
+    InvoicePay { org: org.into(), card: "4111111111111111".into(), cents: 1 }
 }
 
 async fn story(place: &Place) {

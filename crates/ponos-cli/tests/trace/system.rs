@@ -30,6 +30,8 @@ pub(crate) struct Cream;
 pub(crate) struct InvoicePay {
     pub(crate) org: String,
     pub(crate) card: String,
+    #[serde(default)]
+    pub(crate) cents: u64,
 }
 
 async fn pay(t: InvoicePay, cx: TaskCx<InvoicePay>) -> Outcome {
@@ -38,7 +40,11 @@ async fn pay(t: InvoicePay, cx: TaskCx<InvoicePay>) -> Outcome {
 }
 
 pub(crate) async fn cream(place: &Place) -> Running<Cream> {
-    Service::<Cream>::new().version("1.0.0").task(pay, |p| p).start((), place.broker()).await.unwrap()
+    cream_service().start((), place.broker()).await.unwrap()
+}
+
+pub(crate) fn cream_service() -> Service<Cream> {
+    Service::new().version("1.0.0").task(pay, |p| p)
 }
 
 #[app("big-poppa")]
@@ -59,8 +65,11 @@ async fn activate(t: PlanActivate, cx: TaskCx<PlanActivate>) -> Outcome {
 }
 
 pub(crate) async fn big_poppa(place: &Place) -> Running<BigPoppa> {
-    let service = Service::<BigPoppa>::new().on(activate_what_is_paid).task(activate, |p| p);
-    service.start((), place.broker()).await.unwrap()
+    big_poppa_service().start((), place.broker()).await.unwrap()
+}
+
+pub(crate) fn big_poppa_service() -> Service<BigPoppa> {
+    Service::new().on(activate_what_is_paid).task(activate, |p| p)
 }
 
 /// A mail server: how many attempts fail before one succeeds, and whose mail fails for good.
@@ -98,17 +107,20 @@ async fn flag(_: EmailSend, _: TaskCx<EmailSend>, _: GaveUp) -> Outcome {
 }
 
 pub(crate) async fn pheidi(place: &Place, smtp: &Arc<Smtp>) -> Running<Pheidi> {
+    pheidi_service().start(Arc::clone(smtp), place.broker()).await.unwrap()
+}
+
+pub(crate) fn pheidi_service() -> Service<Pheidi> {
     let retry = Backoff::exponential(Duration::from_millis(100)).jitter(0.0);
     let breaker = BreakerConfig::default()
         .consecutive(2)
         .open_initial(Duration::from_millis(1200))
         .open_jitter(0.0)
         .close_after(1);
-    let service = Service::<Pheidi>::new()
+    Service::new()
         .version("2.4.1")
         .on(thank_the_payer)
-        .task(send, |p| p.retry(retry).max_retries(5).recover(flag).depends_on("smtp").breaker(breaker));
-    service.start(Arc::clone(smtp), place.broker()).await.unwrap()
+        .task(send, |p| p.retry(retry).max_retries(5).recover(flag).depends_on("smtp").breaker(breaker))
 }
 
 #[app("metrics")]
@@ -128,6 +140,9 @@ async fn count(_: PaymentCount, _: TaskCx<PaymentCount>) -> Outcome {
 }
 
 pub(crate) async fn metrics(place: &Place) -> Running<Metrics> {
-    let service = Service::<Metrics>::new().on(count_what_is_paid).task(count, |p| p);
-    service.start((), place.broker()).await.unwrap()
+    metrics_service().start((), place.broker()).await.unwrap()
+}
+
+pub(crate) fn metrics_service() -> Service<Metrics> {
+    Service::new().on(count_what_is_paid).task(count, |p| p)
 }

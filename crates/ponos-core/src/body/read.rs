@@ -158,14 +158,54 @@ fn explain<T: DeserializeOwned>(text: &str, error: &serde_json::Error) -> Decode
     let mut json = serde_json::Deserializer::from_str(text);
     let problem = match serde_path_to_error::deserialize::<_, T>(HideTid(&mut json)) {
         Err(e) => {
-            format!("at `{}`: {}", e.path().to_string().escape_debug(), e.inner().to_string().escape_debug())
+            let inner = without_values(&e.inner().to_string(), text);
+            format!("at `{}`: {}", e.path().to_string().escape_debug(), inner.escape_debug())
         }
-        Ok(_) => error.to_string().escape_debug().to_string(),
+        Ok(_) => without_values(&error.to_string(), text).escape_debug().to_string(),
     };
     DecodeError::new(
         DecodeErrorKind::Schema,
         format!("the body does not fit `{}`: {problem}", std::any::type_name::<T>()),
     )
+}
+
+/// A parser's message without the values that it quotes out of the body: errors go into logs and records, bodies do not.
+///
+/// What follows the name of a kind (`string "…"`) is always a value; any other quotation is one if the body holds it.
+/// A type's own `Deserialize` may still write a value into its message without quoting it.
+fn without_values(message: &str, body: &str) -> String {
+    const KINDS: [&str; 8] =
+        ["string", "character", "integer", "point", "boolean", "array", "variant", "value"];
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(open) = rest.find(['"', '`']) {
+        let quote = if rest.as_bytes()[open] == b'"' { '"' } else { '`' };
+        let (before, quoted) = rest.split_at(open + 1);
+        // In a quoted text a quotation mark is escaped.
+        let mut escaped = false;
+        let close = quoted.char_indices().find(|(_, c)| {
+            let ends = *c == quote && !escaped;
+            escaped = *c == '\\' && !escaped;
+            ends
+        });
+        let Some((close, _)) = close else {
+            // It was cut, or it is no quotation: nobody knows what it is.
+            out.push_str(before);
+            out.push('…');
+            return out;
+        };
+        let inner = &quoted[..close];
+        let said_before = before[..open].trim_end();
+        let is_value = KINDS.iter().any(|kind| said_before.ends_with(kind))
+            // The name of a field says what is wrong, and is no value.
+            || (!said_before.ends_with("field") && body.contains(inner));
+        out.push_str(before);
+        out.push_str(if is_value { "…" } else { inner });
+        out.push(quote);
+        rest = &quoted[close + 1..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// A deserializer that leaves the key `tid` out of the top-level object.
@@ -295,6 +335,26 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
+
+    #[test]
+    fn an_error_quotes_no_value_of_the_body() {
+        let body = r#"{"org":"s3cret","cents":"12\"34","kind":77,"x":true,"y":1.5}"#;
+        for (message, expected) in [
+            ("invalid type: string \"s3cret\", expected u64", "invalid type: string \"…\", expected u64"),
+            ("invalid type: string \"12\\\"34\", expected u64", "invalid type: string \"…\", expected u64"),
+            (
+                "invalid value: integer `77`, expected `a` or `b`",
+                "invalid value: integer `…`, expected `a` or `b`",
+            ),
+            ("unknown variant `s3cret`, expected `Small`", "unknown variant `…`, expected `Small`"),
+            ("unknown field `org`, expected `name`", "unknown field `org`, expected `name`"),
+            ("missing field `amount` at line 1", "missing field `amount` at line 1"),
+            ("no such plan: `s3cret`", "no such plan: `…`"),
+            ("invalid type: floating point `1.5`, cut \"s3cr", "invalid type: floating point `…`, cut \"…"),
+        ] {
+            assert_eq!(without_values(message, body), expected);
+        }
+    }
 
     #[derive(Debug, Serialize, Deserialize, PartialEq)]
     #[serde(deny_unknown_fields)]

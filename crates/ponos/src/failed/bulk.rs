@@ -375,7 +375,7 @@ impl Run<'_, '_> {
     /// Tells the journal of a job that was moved, and of what is new beside it.
     fn record(&self, job: &Envelope, copies: &[Outgoing]) {
         for copy in copies.iter().filter(|copy| copy.envelope.id != job.id) {
-            self.local.published(copy, 1);
+            self.local.published(copy, 1, None);
         }
         let (Some(lifecycle), Some(verb), Some(report)) =
             (&self.local.lifecycle, self.work.verb, &job.report)

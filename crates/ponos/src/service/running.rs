@@ -16,7 +16,10 @@ use super::policy::NpmFallbacks;
 use super::{DependencyPolicy, Service, queue_of_task};
 use crate::clock::Clock;
 use crate::context::Local;
+use crate::lifecycle::Lifecycle;
 use crate::message::App;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Consumer, Listener, Observe, View};
 use crate::publisher::Publisher;
 use crate::worker::{
     BoundRecoverFn, Circuit, CircuitState, Control, ErroredEvents, LimitStore, Limiter, QueueSpec,
@@ -52,6 +55,19 @@ pub enum StartError {
         /// What the broker said.
         source: BrokerError,
     },
+    /// Metrics and health cannot be served.
+    #[cfg(feature = "metrics")]
+    #[error(
+        "the service `{app}` cannot start: metrics cannot be served at {addr}: {source}; name another address with `Observe::at` or `PONOS_METRICS_ADDR`, such as `127.0.0.1:0` for any free port, or `PONOS_METRICS_ADDR=off`"
+    )]
+    Metrics {
+        /// The application.
+        app: &'static str,
+        /// Where they should be served.
+        addr: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// A service at work. Dropping it without [`shutdown`](Self::shutdown) cuts its jobs off; they return to the queue.
@@ -64,6 +80,11 @@ pub struct Running<A: App> {
     keepers: Vec<JoinHandle<()>>,
     /// Whether the broker was connected for this service alone.
     owns_broker: bool,
+    /// What metrics and health see of it, where they are kept.
+    #[cfg(feature = "metrics")]
+    view: Option<Arc<View>>,
+    #[cfg(feature = "metrics")]
+    listener: Option<Listener>,
 }
 
 impl<A: App> std::fmt::Debug for Running<A> {
@@ -110,9 +131,24 @@ pub(crate) async fn start<A: App>(
         problems.push(problem);
         LimitStore::default()
     });
+    #[cfg(feature = "metrics")]
+    let listens_at = listens_at(&service, &clock).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     if !problems.is_empty() {
         return Err(StartError::Definition { app: A::NAME, problems });
     }
+    #[cfg(feature = "metrics")]
+    let listener = match listens_at {
+        // Before the broker is connected: that may take its time, and probes ask meanwhile.
+        Some(addr) => Some(Listener::open(addr).await.map_err(|source| StartError::Metrics {
+            app: A::NAME,
+            addr,
+            source,
+        })?),
+        None => None,
+    };
     let failed = |source| StartError::Broker { app: A::NAME, source };
     let owns_broker = broker.is_unconnected();
     let broker = broker.connect().await.map_err(failed)?;
@@ -130,7 +166,17 @@ pub(crate) async fn start<A: App>(
         })
         .ok()
     };
-    Ok(launch(service, queues, orders, limit_store, broker, clock, owns_broker))
+    let running = launch(service, queues, orders, limit_store, broker, clock, owns_broker);
+    #[cfg(feature = "metrics")]
+    let running = running.shown_by(listener);
+    Ok(running)
+}
+
+/// Where metrics are served. A virtual clock has no sockets.
+#[cfg(feature = "metrics")]
+fn listens_at<A: App>(service: &Service<A>, clock: &Clock) -> Result<Option<std::net::SocketAddr>, String> {
+    let observe = service.observe.as_ref().filter(|_| clock.is_real());
+    observe.map_or(Ok(None), Observe::listens_at)
 }
 
 fn no_answer(what: &str) -> BrokerError {
@@ -284,16 +330,24 @@ fn launch<A: App>(
     clock: Clock,
     owns_broker: bool,
 ) -> Running<A> {
-    let manifest = service.manifest().to_json();
+    let manifest = service.manifest();
     let local = Local {
         version: service.version.as_deref().map(Into::into),
         #[cfg(feature = "reqwest")]
         http: crate::http::Client::new(service.http, clock.clone()),
         ..Local::new(AppName::from_checked(A::NAME), clock.clone())
     };
-    let local = Arc::new(if service.lifecycle { local.telling(&*broker) } else { local });
+    let local = if service.lifecycle { local.telling(&*broker) } else { local };
+    #[cfg(feature = "metrics")]
+    let meter = service.observe.as_ref().map(|observe| Arc::new(observe.meter(&manifest, broker.name())));
+    #[cfg(feature = "metrics")]
+    let local = match &meter {
+        Some(meter) => local.measured(Arc::clone(meter)),
+        None => local,
+    };
+    let local = Arc::new(local);
     if let Some(lifecycle) = &local.lifecycle {
-        lifecycle.notice(clock.wall(), Notice::Hello { manifest: Some(manifest.into()) });
+        lifecycle.notice(clock.wall(), Notice::Hello { manifest: Some(manifest.to_json().into()) });
     }
     let shared = Arc::new(Shared {
         local: Arc::clone(&local),
@@ -310,6 +364,8 @@ fn launch<A: App>(
     let mut steered = BTreeMap::new();
     let mut workers = Vec::new();
     let mut vitals = Vec::new();
+    #[cfg(feature = "metrics")]
+    let keys: Vec<_> = queues.iter().map(share_key).collect();
     for (member, queue) in queues.into_iter().enumerate() {
         let share = share_key(&queue);
         let own = (share != queue.queue.as_str()).then(|| Arc::clone(&limiters[queue.queue.as_str()]));
@@ -337,11 +393,34 @@ fn launch<A: App>(
     keepers.push(clock.spawn(Arc::clone(&orders).keep(Arc::clone(&shared))));
     let workers = workers.into_iter().map(|worker| clock.spawn(worker.run())).collect();
     let vitals: Arc<[_]> = vitals.into();
-    if clock.is_real() && local.lifecycle.is_some() {
+    #[cfg(feature = "metrics")]
+    let view = service.observe.zip(meter).map(|(observe, meter)| {
+        let consumers = vitals.iter().zip(&keys);
+        let consumers = consumers
+            .map(|(vitals, key)| Consumer::new(Arc::clone(vitals), circuits.get(key).cloned()))
+            .collect();
+        let (local, broker, circuits) = (Arc::clone(&local), Arc::clone(&broker), circuits.clone());
+        let view = View::new(A::NAME, local, broker, meter, consumers, circuits, observe);
+        keepers.push(clock.spawn(Arc::clone(&view).keep_turning()));
+        keepers.push(clock.spawn(Arc::clone(&view).keep_finding_stalls()));
+        view
+    });
+    if clock.is_real() && local.lifecycle.as_ref().is_some_and(Lifecycle::is_kept) {
         keepers.push(clock.spawn(keep_beating(Arc::clone(&shared), vitals, circuits)));
     }
     let publisher = Publisher::new(local, broker);
-    Running { publisher, shared, orders, workers, keepers, owns_broker }
+    Running {
+        publisher,
+        shared,
+        orders,
+        workers,
+        keepers,
+        owns_broker,
+        #[cfg(feature = "metrics")]
+        view,
+        #[cfg(feature = "metrics")]
+        listener: None,
+    }
 }
 
 /// What a queue's breaker and limit are shared under: its dependency, or itself. A queue's name holds a dot, a
@@ -517,6 +596,38 @@ impl<A: App> Running<A> {
         self.shared.local.overdue.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Its metrics as OpenMetrics' text, to be served by a server of your own with the content type
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`. `None` where [`observe`](Service::observe) was not
+    /// asked for.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics_text(&self) -> Option<String> {
+        self.view.as_ref().map(View::open_metrics)
+    }
+
+    /// How it is. `None` where [`observe`](Service::observe) was not asked for.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn health(&self) -> Option<crate::metrics::Health> {
+        self.view.as_ref().map(|view| view.health())
+    }
+
+    /// Where metrics and health are served, if they are: for port 0, and for tests.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<std::net::SocketAddr> {
+        self.listener.as_ref().map(Listener::addr)
+    }
+
+    #[cfg(feature = "metrics")]
+    fn shown_by(mut self, listener: Option<Listener>) -> Self {
+        if let (Some(listener), Some(view)) = (&listener, &self.view) {
+            listener.show(Arc::clone(view));
+        }
+        self.listener = listener;
+        self
+    }
+
     /// Whether the rate limits are exact at the moment, and how often they were not; `None` where
     /// [`shared_limits`](Service::shared_limits) was not asked for. For a gauge and a counter of the process's metrics.
     #[cfg(feature = "redis")]
@@ -534,6 +645,10 @@ impl<A: App> Running<A> {
     /// As [`shutdown`](Self::shutdown), with another deadline for running handlers.
     pub async fn shutdown_within(mut self, deadline: Duration) {
         let clock = self.shared.local.clock.clone();
+        #[cfg(feature = "metrics")]
+        if let Some(view) = &self.view {
+            view.drain();
+        }
         let stop_by = Some(clock.now() + deadline);
         for control in self.orders.controls() {
             control.send_modify(|control| control.stop_by = stop_by);
@@ -556,6 +671,11 @@ impl<A: App> Running<A> {
                 }
                 None => tracing::warn!("the broker did not close in time; what it held returns by itself"),
             }
+        }
+        // Last, so that what happens until the end is seen.
+        #[cfg(feature = "metrics")]
+        if let Some(listener) = self.listener.take() {
+            listener.close().await;
         }
     }
 }

@@ -115,7 +115,7 @@ fn collect(entries: Vec<(Option<Arc<Instance>>, Record)>) -> Vec<Message> {
     #[derive(Default)]
     struct Draft {
         published: Option<Publication>,
-        unpublished: Option<UnpublishedRecord>,
+        unpublished: Option<(Timestamp, UnpublishedRecord)>,
         jobs: BTreeMap<String, JobDraft>,
     }
 
@@ -144,7 +144,7 @@ fn collect(entries: Vec<(Option<Arc<Instance>>, Record)>) -> Vec<Message> {
                     None => new,
                 });
             }
-            What::Unpublished(unpublished) => draft.unpublished = Some(unpublished),
+            What::Unpublished(unpublished) => draft.unpublished = Some((record.at, unpublished)),
             What::Attempt(record) => draft.job(&record.queue.clone()).attempts.push(Told { record, by }),
             What::Duplicate { queue } => draft.job(&queue).duplicates += 1,
             What::Suspected { queue, .. } => draft.job(&queue).suspected = true,
@@ -163,11 +163,11 @@ fn collect(entries: Vec<(Option<Arc<Instance>>, Record)>) -> Vec<Message> {
         .map(|(id, draft)| Message {
             id,
             jobs: draft.jobs.into_iter().map(|(queue, job)| job.finish(queue)).collect(),
-            unpublished: draft.unpublished.as_ref().map(|it| (Arc::clone(&it.error), it.open)),
+            unpublished: draft.unpublished.as_ref().map(|(_, it)| (Arc::clone(&it.error), it.open)),
             // What was not published has a name and a cause all the same.
             published: draft.published.or_else(|| {
-                draft.unpublished.map(|it| Publication {
-                    at: Timestamp::EPOCH,
+                draft.unpublished.map(|(at, it)| Publication {
+                    at,
                     name: it.name,
                     event: it.event,
                     app: None,

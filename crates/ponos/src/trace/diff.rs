@@ -120,53 +120,48 @@ impl Path {
     }
 }
 
-/// Each message and job, parents first.
+/// Each message and job in the order of the picture, parents first.
 fn sides(cascade: &Cascade) -> Vec<(Path, Side)> {
     let mut seen = BTreeMap::new();
-    let mut paths: BTreeMap<usize, Path> = BTreeMap::new();
+    // Where messages hang, and where they themselves are.
+    let mut above: BTreeMap<usize, Path> = BTreeMap::new();
+    let mut own_paths: BTreeMap<usize, Path> = BTreeMap::new();
     let mut sides = Vec::new();
     let root = Path(Vec::new());
-    for &n in &cascade.order {
+    for item in lines::rows(cascade).map(|row| row.item) {
+        let (Item::Message(n) | Item::Job(n, _) | Item::Unseen(n)) = item;
         let message = &cascade.messages[n];
         if message.depth > MAX_DEPTH {
             continue;
         }
-        let name = message.name().unwrap_or("?");
-        let path = paths.get(&n).unwrap_or(&root).below(name, &mut seen);
-        let own = message.own_job();
-        let line = lines::of(cascade, Item::Message(n), None);
-        let mut side =
+        let line = lines::of(cascade, item, None);
+        let side =
             Side { subject: line.subject, status: line.status, took: None, error: None, version: None };
-        if let Some(own) = own {
-            side = with_job(side, &message.jobs[own]);
-        }
-        // An event that is heard has no state of its own.
-        if message.kind() == Kind::Unknown {
-            side.status = "its publishing is not recorded".to_owned();
-        }
-        sides.push((path.clone(), side));
-        for (j, job) in message.jobs.iter().enumerate() {
-            let of_job = if Some(j) == own {
-                path.clone()
-            } else {
-                let of_job = path.below(&job.queue, &mut seen);
-                let line = lines::of(cascade, Item::Job(n, j), None);
-                let side = Side {
-                    subject: line.subject,
-                    status: line.status,
-                    took: None,
-                    error: None,
-                    version: None,
-                };
-                sides.push((of_job.clone(), with_job(side, job)));
-                of_job
-            };
-            for &child in &job.children {
-                paths.insert(child, of_job.clone());
+        match item {
+            Item::Message(_) => {
+                let path = above.get(&n).unwrap_or(&root).below(message.name().unwrap_or("?"), &mut seen);
+                let own = message.own_job().map(|own| &message.jobs[own]);
+                let of_own = own.into_iter().flat_map(|job| &job.children);
+                for &child in of_own.chain(&message.outside) {
+                    above.insert(child, path.clone());
+                }
+                own_paths.insert(n, path.clone());
+                let mut side = own.map_or(side.clone(), |job| with_job(side, job));
+                // An event that is heard has no state of its own.
+                if message.kind() == Kind::Unknown {
+                    side.status = "its publishing is not recorded".to_owned();
+                }
+                sides.push((path, side));
             }
-        }
-        for &child in &message.outside {
-            paths.insert(child, path.clone());
+            Item::Job(_, j) => {
+                let job = &message.jobs[j];
+                let path = own_paths.get(&n).unwrap_or(&root).below(&job.queue, &mut seen);
+                for &child in &job.children {
+                    above.insert(child, path.clone());
+                }
+                sides.push((path, with_job(side, job)));
+            }
+            Item::Unseen(_) => {}
         }
     }
     sides

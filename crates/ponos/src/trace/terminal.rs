@@ -9,6 +9,7 @@ use ponos_core::journal::{AttemptEnd, AttemptRecord};
 use super::cascade::{Cascade, CascadeOutcome, JobData, Origin};
 use super::details::{self, Detail};
 use super::lines::{self, Item, Tone, duration, relative, safe};
+use super::surroundings::Hold;
 
 /// How much of an attempt's error is looked at, in bytes; the line's width cuts the rest.
 const MAX_ERROR: usize = 400;
@@ -135,7 +136,7 @@ impl Cascade {
     /// A picture for a terminal, lines ending in `\n`.
     ///
     /// With `timing`, a bar shows a job on the transaction's common axis: `░` it waits for its first attempt, `█` an
-    /// attempt runs, `·` it waits for the next one. Each attempt that was not done has a line, with the first line of its
+    /// attempt runs, `·` it waits for the next one, `▓` something holds it back. Each attempt that was not done has a line, with the first line of its
     /// error. Texts from records are tamed: none of them can steer the terminal.
     ///
     /// The axis is made of several machines' clocks; what they differ by shows as a shift.
@@ -169,7 +170,7 @@ impl Cascade {
                 line.cut(text_columns);
                 line.pad(text_columns + 2);
                 match job {
-                    Some((published, job)) => axis.draw(published, job, &mut line),
+                    Some((published, job)) => axis.draw(published, job, &self.around.holds, &mut line),
                     None => line.push(" ".repeat(axis.columns), Style::Plain),
                 }
                 line.push("  ", Style::Plain);
@@ -429,7 +430,7 @@ impl Axis {
         column
     }
 
-    fn draw(&self, published: Option<Timestamp>, job: &JobData, line: &mut Styled) {
+    fn draw(&self, published: Option<Timestamp>, job: &JobData, holds: &[Hold], line: &mut Styled) {
         if self.columns == 0 {
             return;
         }
@@ -455,6 +456,22 @@ impl Axis {
         if let (Some(started), Some(ended)) = (started, ended) {
             let until = if job.state.is_pending() { end_of_axis } else { self.place(ended) };
             fill(self.place(started), until, ('·', Style::Faint));
+        }
+        // What it was held by, while it waited.
+        let waited = published.or(started).zip(if job.state.is_pending() {
+            Some(self.start + self.span)
+        } else {
+            job.attempts.last().map(|attempt| attempt.started)
+        });
+        let of_queue =
+            holds.iter().filter(|hold| hold.queues.iter().any(|queue| *queue == *job.queue.as_str()));
+        for hold in of_queue {
+            let Some((from, until)) = waited.filter(|(from, until)| !hold.within(*from, *until).is_zero())
+            else {
+                continue;
+            };
+            let end = hold.until.unwrap_or(until).min(until);
+            fill(self.place(hold.from.max(from)), self.place(end), ('▓', Style::Open));
         }
         for attempt in &job.attempts {
             let style = match (&attempt.end, attempt.phase, job.state) {

@@ -13,7 +13,7 @@ use ponos_core::envelope::{
     Progress, Recovery, Report, tame,
 };
 use ponos_core::id::Timestamp;
-use ponos_core::journal::{AttemptEnd, AttemptRecord, DelayBy, What};
+use ponos_core::journal::{AttemptEnd, AttemptRecord, DelayBy};
 use ponos_core::policy::{FailureClass, MaxRetries, Outcome as CircuitOutcome, RetryDecision, RetryPolicy};
 use tracing::Instrument;
 
@@ -209,6 +209,8 @@ struct Attempt<'a> {
 /// What follows for the job, for its record.
 struct Noted {
     end: AttemptEnd,
+    /// What went wrong, where something did.
+    class: Option<ErrorClass>,
     error: Option<String>,
     delay_by: Option<DelayBy>,
     fingerprint: Option<String>,
@@ -216,11 +218,11 @@ struct Noted {
 
 impl Noted {
     const fn done() -> Self {
-        Self { end: AttemptEnd::Done, error: None, delay_by: None, fingerprint: None }
+        Self { end: AttemptEnd::Done, class: None, error: None, delay_by: None, fingerprint: None }
     }
 
-    fn failed(end: AttemptEnd, error: String) -> Self {
-        Self { end, error: Some(error), ..Self::done() }
+    fn failed(end: AttemptEnd, class: ErrorClass, error: String) -> Self {
+        Self { end, class: Some(class), error: Some(error), ..Self::done() }
     }
 }
 
@@ -294,7 +296,12 @@ impl Attempt<'_> {
                 progress.gave_up = Some(Box::new(gave_up));
                 let end = AttemptEnd::GaveUp { class: failure.class, reason };
                 let verdict = Verdict::Recover(Box::new(progress));
-                self.settle(Settlement::just(verdict), Noted::failed(end, failure.error), outcome).await
+                self.settle(
+                    Settlement::just(verdict),
+                    Noted::failed(end, failure.class, failure.error),
+                    outcome,
+                )
+                .await
             }
         }
     }
@@ -338,14 +345,14 @@ impl Attempt<'_> {
             Some(FailureClass::Snooze(_)) => DelayBy::Snooze,
             _ => DelayBy::Backoff,
         };
-        let noted = Noted { delay_by: Some(delay_by), ..Noted::failed(end, failure.error) };
+        let noted = Noted { delay_by: Some(delay_by), ..Noted::failed(end, failure.class, failure.error) };
         self.settle(Settlement::just(Verdict::RetryAt(due, progress)), noted, outcome).await
     }
 
     async fn end(self, report: Box<Report>, failure: Failure, outcome: CircuitOutcome) -> Ended {
         let end = AttemptEnd::Failed { reason: report.gave_up.reason, recovered: false };
         let fingerprint = Some(report.fingerprint.clone());
-        let noted = Noted { fingerprint, ..Noted::failed(end, failure.error) };
+        let noted = Noted { fingerprint, ..Noted::failed(end, failure.class, failure.error) };
         self.settle(Settlement::just(Verdict::Failed(report)), noted, outcome).await
     }
 
@@ -416,14 +423,14 @@ impl Attempt<'_> {
                 } else {
                     AttemptEnd::Failed { reason, recovered: false }
                 };
-                (Noted::failed(end, problem), CircuitOutcome::Ignored, false)
+                (Noted::failed(end, ErrorClass::Stop, problem), CircuitOutcome::Ignored, false)
             }
         };
         self.note(noted);
         Ended { outcome, done }
     }
 
-    /// Tells the journal how the attempt ended.
+    /// Tells how the attempt ended.
     fn note(&self, noted: Noted) {
         let Some(lifecycle) = &self.shared.local.lifecycle else { return };
         let envelope = &self.delivery.envelope;
@@ -457,7 +464,7 @@ impl Attempt<'_> {
             fingerprint: noted.fingerprint.map(Into::into),
             held: self.held,
         };
-        lifecycle.record(self.started + self.took, envelope.tid.clone(), envelope.id, What::Attempt(record));
+        lifecycle.attempt(self.started + self.took, envelope, record, noted.class, || self.spec.limit());
     }
 }
 

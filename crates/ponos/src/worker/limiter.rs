@@ -100,6 +100,11 @@ impl Limiter {
         self.holds.subscribe()
     }
 
+    /// What holds at the moment, over all instances; `None` while nothing is limited.
+    pub(crate) fn rate(&self) -> Option<Rate> {
+        self.holds.borrow().rate
+    }
+
     /// From now on this limit holds, by order; without one what is configured.
     pub(crate) fn order(&self, ordered: Option<Rate>, now: Moment) {
         let rate = ordered.or(self.configured);

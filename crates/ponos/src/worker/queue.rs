@@ -7,7 +7,7 @@ use std::time::Duration;
 use ponos_core::body::DecodeError;
 use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
 use ponos_core::envelope::{GaveUp, Progress};
-use ponos_core::journal::{Flight, What};
+use ponos_core::journal::{Flight, LimitNotice, Notice, What};
 use ponos_core::name::QueueName;
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit, Rate};
 use tokio::sync::{mpsc, watch};
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
 use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
 use super::settle::{SETTLE_DEADLINE, Settled};
-use super::{Circuit, Limiter, Shared, Vitals};
+use super::{Circuit, Limiter, Rest, Shared, Vitals};
 use crate::clock::Sleep;
 use crate::context::Job;
 use crate::outcome::Outcome;
@@ -56,6 +56,16 @@ pub(crate) struct QueueSpec {
 impl QueueSpec {
     fn limiters(&self) -> impl Iterator<Item = &Limiter> {
         std::iter::once(&*self.limiter).chain(self.own_limiter.as_deref())
+    }
+}
+
+impl QueueSpec {
+    /// What the rate limit is called that its jobs are under at the moment: its dependency, or itself.
+    pub(crate) fn limit(&self) -> Option<Arc<str>> {
+        let queue = self.queue.as_str();
+        let shared = || self.policy.depends_on.as_deref().unwrap_or(queue);
+        let own = || self.own_limiter.as_ref().and_then(|own| own.rate()).map(|_| queue);
+        self.limiter.rate().map(|_| shared()).or_else(own).map(Into::into)
     }
 }
 
@@ -215,7 +225,13 @@ impl QueueWorker {
             }
             let want = if off { 0 } else { self.want(mode) };
             let up = self.intake.is_some();
-            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused);
+            let rest = match mode {
+                _ if !off || control.paused || control.stop_by.is_some() => Rest::No,
+                BreakerState::Open { .. } => Rest::Circuit,
+                _ if control.held_open => Rest::Circuit,
+                _ => Rest::Limit,
+            };
+            self.spec.vitals.update(self.running, self.buffer.len(), up, control.paused, rest);
             let timer = wake.map(|moment| self.shared.local.clock.sleep_until(moment));
             tokio::select! {
                 biased;
@@ -251,20 +267,35 @@ impl QueueWorker {
         if rates != self.rates {
             self.rates = rates;
             self.held = rates.map(|rate| self.spec.policy.held(rate)).into_iter().min().unwrap_or(1);
-            self.rest_until = None;
+            self.spec.vitals.holds(self.held);
+            if self.rest_until.is_some() {
+                self.rest(None, self.shared.local.clock.now());
+            }
         }
     }
 
     /// Whether nothing is to be taken or started.
     fn is_off(&mut self, control: Control, mode: BreakerState, now: Moment) -> bool {
         if self.rest_until.is_some_and(|until| now >= until) {
-            self.rest_until = None;
+            self.rest(None, now);
         }
         control.paused
             || control.held_open
             || control.stop_by.is_some()
             || matches!(mode, BreakerState::Open { .. })
             || self.rest_until.is_some()
+    }
+
+    /// Rests until then for the rate limit, or goes on; and tells the journal.
+    fn rest(&mut self, until: Option<Moment>, now: Moment) {
+        self.rest_until = until;
+        let local = &self.shared.local;
+        if let Some(lifecycle) = &local.lifecycle {
+            let wall = local.clock.wall();
+            let until = until.map(|until| wall + until.since(now));
+            let queue = self.spec.queue.clone();
+            lifecycle.notice(wall, Notice::Limit(LimitNotice { queue, until }));
+        }
     }
 
     /// Hands back what has not started; the subscription itself stays until nothing runs.
@@ -449,7 +480,7 @@ impl QueueWorker {
                 None => return Err(Blocked::No), // woken when the limiter knows
                 Some(at) if at > now => {
                     if at.since(now) > TOKEN_WAIT {
-                        self.rest_until = Some(at);
+                        self.rest(Some(at), now);
                     }
                     return Err(Blocked::Until(at));
                 }
@@ -566,6 +597,7 @@ impl Drop for QueueWorker {
     /// The service was dropped without a shutdown: what runs is cut off, and returns to the queue by itself.
     fn drop(&mut self) {
         self.abort();
+        self.spec.vitals.ended();
     }
 }
 

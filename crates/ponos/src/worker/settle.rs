@@ -12,6 +12,7 @@ use super::Shared;
 use super::hooks::ErroredEvents;
 use super::queue::QueueSpec;
 use crate::context::new_envelope;
+use crate::lifecycle::NotTaken;
 
 /// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -70,11 +71,12 @@ async fn insist(
     let mut pause = FIRST_PAUSE;
     loop {
         let kept = settlement.clone();
+        let started = clock.now();
         let settled = clock.timeout(SETTLE_DEADLINE, shared.broker.settle(delivery, settlement)).await;
         settlement = kept;
         let problem = match settled {
             Some(Ok(outcomes)) => {
-                record(shared, &settlement.send, &outcomes);
+                record(shared, &settlement.send, &outcomes, clock.now().since(started));
                 return unpublishable.map_or(Settled::Taken, Settled::Unpublishable);
             }
             Some(Err(SettleError::Lost { sent })) => {
@@ -85,7 +87,7 @@ async fn insist(
                 if let Some(problem) = never(&outcomes, &settlement.send) {
                     tracing::error!(problem, "what the handler published is refused for good");
                     for message in &settlement.send {
-                        shared.local.unpublished(message, false, &problem);
+                        shared.local.unpublished(message, NotTaken::Refused, &problem);
                     }
                     settlement = give_up(spec, shared, delivery, &problem);
                     unpublishable = Some(problem);
@@ -106,10 +108,10 @@ async fn insist(
     }
 }
 
-fn record(shared: &Shared, send: &[Outgoing], outcomes: &[Published]) {
+fn record(shared: &Shared, send: &[Outgoing], outcomes: &[Published], took: Duration) {
     for (message, outcome) in send.iter().zip(outcomes) {
         if let Published::Confirmed { queues } = outcome {
-            shared.local.published(message, *queues);
+            shared.local.published(message, *queues, Some(took));
         }
     }
 }

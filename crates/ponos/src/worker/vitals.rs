@@ -3,12 +3,23 @@
 //! A queue's worker writes, anyone reads. What is read may be a moment old and its parts need not fit together: nothing
 //! is decided by it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ponos_core::id::Timestamp;
 use ponos_core::journal::{Flight, QueueBeat};
 use ponos_core::name::QueueName;
+
+/// Why a queue that is not paused takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It takes what comes.
+    No,
+    /// Its circuit is open, by itself or by order.
+    Circuit,
+    /// Its rate limit's next token is far away.
+    Limit,
+}
 
 /// One queue at work.
 #[derive(Debug)]
@@ -19,6 +30,8 @@ pub(crate) struct Vitals {
     prefetch: AtomicU32,
     up: AtomicBool,
     paused: AtomicBool,
+    /// A [`Rest`] as a number.
+    rest: AtomicU8,
     /// Milliseconds since the epoch; 0 for never.
     last_delivery: AtomicU64,
     /// What runs, by slot. Held for one write or one copy.
@@ -34,6 +47,7 @@ impl Vitals {
             prefetch: AtomicU32::new(prefetch),
             up: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            rest: AtomicU8::new(Rest::No as u8),
             last_delivery: AtomicU64::new(0),
             flights: Mutex::default(),
         })
@@ -44,11 +58,28 @@ impl Vitals {
     }
 
     /// The worker's view of itself, once a turn.
-    pub(crate) fn update(&self, running: usize, buffered: usize, up: bool, paused: bool) {
+    pub(crate) fn update(&self, running: usize, buffered: usize, up: bool, paused: bool, rest: Rest) {
         self.running.store(u32::try_from(running).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.buffered.store(u32::try_from(buffered).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.up.store(up, Ordering::Relaxed);
         self.paused.store(paused, Ordering::Relaxed);
+        self.rest.store(rest as u8, Ordering::Relaxed);
+    }
+
+    /// The worker has gone, in order or not: nobody listens any more.
+    pub(crate) fn ended(&self) {
+        self.up.store(false, Ordering::Relaxed);
+        self.rest.store(Rest::No as u8, Ordering::Relaxed);
+    }
+
+    /// Another rate limit holds, and so another prefetch.
+    pub(crate) fn holds(&self, prefetch: u32) {
+        self.prefetch.store(prefetch, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn rest(&self) -> Rest {
+        [Rest::No, Rest::Circuit, Rest::Limit][usize::from(self.rest.load(Ordering::Relaxed)).min(2)]
     }
 
     pub(crate) fn delivered(&self, at: Timestamp) {

@@ -28,6 +28,8 @@ mod limits;
 mod load;
 #[path = "messages.rs"]
 mod messages;
+#[path = "metrics.rs"]
+mod metrics;
 #[path = "mixed_fleet.rs"]
 mod mixed_fleet;
 #[path = "node_kills.rs"]
