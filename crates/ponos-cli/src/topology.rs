@@ -43,7 +43,7 @@ enum TopologyVerb {
     ///
     /// Without --manifest by what services told when they started. Exit code 1 when something is not as it should be. Needs
     /// RabbitMQ's management plugin.
-    Plan(ManifestArgs),
+    Plan(PlanArgs),
     /// Declares what is missing
     ///
     /// What exists and cannot be used is refused; what differs otherwise is used as it is.
@@ -59,9 +59,21 @@ enum TopologyVerb {
 }
 
 #[derive(Debug, clap::Args)]
+struct PlanArgs {
+    /// A service's manifest (`PONOS_MANIFEST=1 service > FILE`); may be repeated; `-` reads the standard input
+    /// [default: what services told the broker when they started]
+    #[arg(long = "manifest", value_name = "FILE")]
+    manifests: Vec<PathBuf>,
+
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct ManifestArgs {
     /// A service's manifest (`PONOS_MANIFEST=1 service > FILE`); may be repeated; `-` reads the standard input
-    #[arg(long = "manifest", value_name = "FILE")]
+    #[arg(long = "manifest", value_name = "FILE", required = true)]
     manifests: Vec<PathBuf>,
 
     /// Prints one JSON object

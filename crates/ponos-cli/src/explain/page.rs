@@ -103,15 +103,15 @@ fn followed(by: &FollowedBy, out: &mut Output) {
     if by.names.len() > FOLLOWERS {
         out.line(&format!("  … and {} rarer ones", by.names.len() - FOLLOWERS));
     }
-    let time = |time: Option<_>| time.map_or_else(|| "-".to_owned(), text::precise);
+    let settles = match (by.p50, by.p95, by.p99) {
+        (Some(p50), Some(p95), Some(p99)) => {
+            let [p50, p95, p99] = [p50, p95, p99].map(text::precise);
+            format!("whole cascade settles: p50 {p50}  p95 {p95}  p99 {p99}")
+        }
+        _ => "no whole cascade has settled".to_owned(),
+    };
     let pending = if by.pending > 0 { format!("; {} not settled", by.pending) } else { String::new() };
-    out.line(&format!(
-        "whole cascade settles: p50 {}  p95 {}  p99 {}; ends in failure: {}{pending}",
-        time(by.p50),
-        time(by.p95),
-        time(by.p99),
-        share(by.failed, by.transactions)
-    ));
+    out.line(&format!("{settles}; ends in failure: {}{pending}", share(by.failed, by.transactions)));
 }
 
 /// A part in percent. Only all is 100%, and only none is 0%.

@@ -19,7 +19,9 @@ const SHOWN: usize = 160;
 /// One queue now. What is not known is absent.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct QueueNow {
-    /// Open subscriptions; `None` where the broker has no such queue.
+    /// Whether the broker has no such queue.
+    pub(crate) missing: bool,
+    /// Open subscriptions.
     pub(crate) consumers: Option<u64>,
     /// Messages that nobody has taken yet.
     pub(crate) waiting: Option<u64>,
@@ -54,12 +56,14 @@ impl View {
         let mut found = BTreeMap::new();
         for queue in queues {
             let stats = session.ask(session.broker().inspect(Inspect::Queue(queue.clone()))).await;
+            let answered = stats.is_ok();
             let stats = stats.ok().and_then(|answer| answer.into_queues().pop());
             let by = |action| {
                 let mut standing = orders.iter().filter(|order| order.action == action);
                 standing.find(|order| concerns(order, queue, &dependents)).map(By::from)
             };
             let now = QueueNow {
+                missing: answered && stats.is_none(),
                 consumers: stats.as_ref().map(|stats| stats.consumers.into()),
                 waiting: stats.as_ref().map(waiting),
                 paused: by(OrderAction::Pause),
@@ -130,15 +134,23 @@ impl QueueNow {
     pub(crate) fn words(&self) -> String {
         let waiting = self.waiting.filter(|waiting| *waiting > 0);
         let mut words = match self.consumers {
-            None => vec!["⚠ no such queue on the broker".to_owned()],
+            None if self.missing => vec!["⚠ no such queue on the broker".to_owned()],
+            None => vec!["not known".to_owned()],
             Some(0) => vec!["⚠ nobody works it".to_owned()],
             Some(consumers) => vec![text::count(consumers, "consumer")],
         };
         words.extend(waiting.map(|waiting| format!("{waiting} waiting")));
+        words.extend(self.held());
+        words.join(", ")
+    }
+
+    /// What keeps its jobs, in words.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let mut words = Vec::new();
         words.extend(self.paused.as_ref().map(|by| format!("paused {}", by.words())));
         words.extend(self.held_open.as_ref().map(|by| format!("circuit held open {}", by.words())));
         words.extend(self.circuit.as_ref().map(Unclosed::words));
-        words.join(", ")
+        words
     }
 }
 

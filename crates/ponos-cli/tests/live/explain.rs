@@ -84,6 +84,10 @@ async fn figures(place: &Place) {
     ] {
         place.ponos(&[verb]).ok().says("org.payment.processed").says(said);
     }
+    let map = place.ponos(&["map", "--live", "--json"]).ok().json();
+    let reaction = "reaction:pheidi:org.payment.processed";
+    let node = map["nodes"].as_array().unwrap().iter().find(|node| node["id"] == reaction).unwrap();
+    assert_eq!((&node["count"], &node["consumers"]), (&json!(6), &json!(1)));
     traffic.stop().await;
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Traffic {
 }
 
 pub(crate) fn pay(org: &str) -> InvoicePay {
-    InvoicePay { org: org.into(), card: "4111111111111111".into() }
+    InvoicePay { org: org.into(), card: "4111111111111111".into(), cents: 4200 }
 }
 
 impl Traffic {
