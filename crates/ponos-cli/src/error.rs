@@ -80,6 +80,12 @@ impl CliError {
         format!("{}: {}", text::one_line(&self.problem), text::one_line(&self.help))
     }
 
+    /// Names another way out too.
+    pub(crate) fn or(mut self, help: &str) -> Self {
+        self.help = format!("{}, {help}", self.help);
+        self
+    }
+
     /// Says it on the error output.
     pub(crate) fn report(&self) -> Exit {
         output::complain(&text::one_line(&self.problem), &text::one_line(&self.help));

@@ -71,16 +71,16 @@ enum Verb {
     /// Checks names of events and tasks
     #[command(after_help = EXIT_CODES)]
     Names(names::NamesArgs),
-    /// Finds what is wrong with a system, by the manifests of its services; needs no broker
+    /// Finds what is wrong with a system, by the manifests of its services
     #[command(after_help = EXIT_CODES)]
     Check(check::CheckArgs),
     /// Tells what happens when an event or a task is sent
     #[command(after_help = EXIT_CODES)]
     Explain(explain::ExplainArgs),
-    /// Describes a system, or an application, as AsyncAPI 3.0.0; needs no broker
+    /// Describes a system, or an application, as AsyncAPI 3.0.0
     #[command(after_help = EXIT_CODES)]
     Asyncapi(asyncapi::AsyncapiArgs),
-    /// Draws a system, by the manifests of its services; needs no broker
+    /// Draws a system, by the manifests of its services, and with --live what it does
     #[command(after_help = EXIT_CODES)]
     Map(map::MapArgs),
     /// Emits an event or creates a task
@@ -165,10 +165,6 @@ fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
-        Verb::Check(args) => return check::run(&args, out),
-        Verb::Map(args) => return map::run(&args, out),
-        Verb::Explain(args) => return explain::run(&args, out),
-        Verb::Asyncapi(args) => return asyncapi::run(&args, out),
         Verb::Completions(args) => return Ok(completions::run(args, out)),
         Verb::Man(args) => return completions::man(args, out),
         // It has threads of its own.
@@ -195,15 +191,13 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Rate(args) => steer::rate(args, url, out).await,
             Verb::Circuit(args) => steer::circuit(args, url, out).await,
             Verb::Orders(args) => steer::orders(args, url, out).await,
-            Verb::Names(_)
-            | Verb::Check(_)
-            | Verb::Map(_)
-            | Verb::Explain(_)
-            | Verb::Asyncapi(_)
-            | Verb::Completions(_)
-            | Verb::Man(_)
-            | Verb::Serve(_)
-            | Verb::Demo(_) => unreachable!("they ran above"),
+            Verb::Check(args) => check::run(&args, url, out).await,
+            Verb::Map(args) => map::run(&args, url, out).await,
+            Verb::Explain(args) => explain::run(&args, url, out).await,
+            Verb::Asyncapi(args) => asyncapi::run(&args, url, out).await,
+            Verb::Names(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Serve(_) | Verb::Demo(_) => {
+                unreachable!("they ran above")
+            }
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.
