@@ -249,7 +249,7 @@ async fn the_doctor_sees_the_node_what_is_declared_and_who_may_do_what() {
         findings.map(|it| (text(&it["code"]), text(&it["subject"]))).collect()
     };
     let wide = ("permissions-wide".to_owned(), "user guest".to_owned());
-    assert_eq!(codes(&well), [wide.clone()], "{well}");
+    assert_eq!(codes(&well), std::slice::from_ref(&wide), "{well}");
     let fine = well["fine"].to_string();
     assert!(fine.contains(": RabbitMQ ") && fine.contains("declared: "), "{well}");
     shop.shutdown().await;
