@@ -51,7 +51,7 @@ impl Journal for LossyJournal {
     fn append(&self, entry: Entry) {
         // A fixed row of numbers, so that every run loses as many.
         let n = self.count.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-        let kept = n % 20 != 0;
+        let kept = !n.is_multiple_of(20);
         self.all.lock().unwrap().push((entry.clone(), kept));
         if kept {
             self.inner.append(entry);
