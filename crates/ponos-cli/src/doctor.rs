@@ -25,7 +25,7 @@ use self::patient::{Past, Patient};
 use crate::broker::{Place, Session, url_or_default};
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
-use crate::queues::Looker;
+use crate::queues::{Look, Looker};
 use crate::view::broken;
 use crate::{json, text};
 
@@ -82,7 +82,15 @@ pub(crate) async fn run(args: DoctorArgs, url: Option<&str>, out: &mut Output) -
 async fn examine(session: &Session, url: Option<&str>) -> Result<Report, CliError> {
     let mut report = Report::default();
     let mut looker = Looker::open(session).await;
-    let look = looker.look(session, None).await?;
+    let look = match looker.look(session, None).await {
+        Ok(look) => look,
+        Err(error) if error.exit() == Exit::Broker => return Err(error),
+        // RabbitMQ without its management plugin, of which nothing is known yet.
+        Err(error) => {
+            report.unseen("queues", error.problem());
+            Look { partly: Some(error.problem().to_owned()), ..looker.nothing() }
+        }
+    };
     let past = looker.view().map(Past::of).transpose().map_err(broken)?;
     let patient = Patient { now: look.at, look: &look, past, rabbitmq: session.is_rabbitmq() };
     match session.place() {

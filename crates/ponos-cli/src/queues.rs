@@ -16,7 +16,7 @@ use ponos::core::broker::OrderTarget;
 use ponos::core::name::AppName;
 use serde::Serialize;
 
-pub(crate) use self::look::{Look, Looker, Totals};
+pub(crate) use self::look::{Look, Looker, Totals, lost};
 pub(crate) use self::row::{COLUMNS, QueueRow, QueueState, is_worked, rate};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};

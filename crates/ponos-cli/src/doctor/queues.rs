@@ -34,6 +34,9 @@ pub(super) fn check(patient: &Patient<'_>, report: &mut Report) {
         }
     }
     orders(patient, report);
+    if patient.look.queues.is_empty() && patient.look.partly.is_some() {
+        return;
+    }
     let worked = patient.look.queues.iter().filter(|row| is_worked(&row.stats.queue)).count() as u64;
     if report.findings.len() == before {
         report.fine(format!("queues: {}, jobs get on in all of them", text::count(worked, "queue")));
@@ -170,7 +173,7 @@ pub(super) fn failed(patient: &Patient<'_>, report: &mut Report) -> Result<(), R
             format!("look at them with `ponos failed list --app {app}`, then retry or discard them"),
         );
     }
-    if none {
+    if none && (!patient.look.queues.is_empty() || patient.look.partly.is_none()) {
         report.fine("failed jobs: none".into());
     }
     Ok(())

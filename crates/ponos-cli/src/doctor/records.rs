@@ -8,11 +8,7 @@ use ponos_readmodel::ReadModelError;
 use super::broker::bytes;
 use super::finding::{Code, Report};
 use super::patient::{Past, Patient};
-use crate::text;
-use crate::view::ago;
-
-/// From how long ago losses are told.
-const RECENT: Duration = Duration::from_secs(3600);
+use crate::{queues, text};
 
 /// By how much clocks may differ.
 const SKEW: Duration = Duration::from_secs(2);
@@ -56,11 +52,11 @@ pub(super) fn check(
     }
     text.push_str(&format!("; the read model has {}", bytes(storage.bytes)));
     report.fine(text);
-    let mut lost: BTreeMap<String, u64> = BTreeMap::new();
-    for gap in model.gaps(ago(RECENT), patient.now)? {
-        *lost.entry(format!("{} at {}", gap.origin.app, gap.origin.host)).or_default() += gap.entries();
+    let mut missing: BTreeMap<String, u64> = BTreeMap::new();
+    for gap in queues::lost(model, patient.now)? {
+        *missing.entry(format!("{} at {}", gap.origin.app, gap.origin.host)).or_default() += gap.entries();
     }
-    for (whose, count) in lost {
+    for (whose, count) in missing {
         report.warning(
             Code::RecordsLost,
             whose,

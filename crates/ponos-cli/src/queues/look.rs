@@ -9,7 +9,7 @@ use ponos::core::id::Timestamp;
 use ponos::core::journal::{CircuitPhase, Notice, Said};
 use ponos::core::manifest::Manifest;
 use ponos::core::name::{AppName, QueueName};
-use ponos_readmodel::{Instance, ReadModel, ReadModelError};
+use ponos_readmodel::{Gap, Instance, ReadModel, ReadModelError};
 use serde::Serialize;
 
 use super::flow::Flow;
@@ -81,6 +81,18 @@ impl Looker {
         self.view.as_ref()
     }
 
+    /// What is seen where the queues cannot be listed at all.
+    pub(crate) fn nothing(&self) -> Look {
+        Look {
+            at: text::now(),
+            queues: Vec::new(),
+            orders: Vec::new(),
+            totals: Totals::default(),
+            blind: self.blind.clone(),
+            partly: None,
+        }
+    }
+
     /// Looks at the queues of the broker, or of an application.
     ///
     /// # Errors
@@ -139,7 +151,7 @@ fn records(look: &mut Look, model: &ReadModel, flow: &Flow) -> Result<Depends, R
         silent: silent.len() as u64,
         in_flight: beats().flat_map(|(_, _, beat)| &beat.queues).map(|it| u64::from(it.in_flight)).sum(),
         records_per_s: flow.records(),
-        lost: model.gaps(ago(FIGURES), now)?.iter().map(ponos_readmodel::Gap::entries).sum(),
+        lost: lost(model, now)?.iter().map(Gap::entries).sum(),
     };
     let depends = depends(model)?;
     let figures = model.queues(ago(FIGURES))?;
@@ -190,6 +202,18 @@ fn records(look: &mut Look, model: &ReadModel, flow: &Flow) -> Result<Depends, R
         row.states.extend(rests.map(|until| QueueState::Resting { until }));
     }
     Ok(depends)
+}
+
+/// Entries that were lost in the last hour. What an instance said before the first of it that was read is no loss: it is
+/// older than the log, which on RabbitMQ begins with the first look.
+///
+/// # Errors
+///
+/// When the files cannot be read.
+pub(crate) fn lost(model: &ReadModel, now: Timestamp) -> Result<Vec<Gap>, ReadModelError> {
+    let mut gaps = model.gaps(ago(FIGURES), now)?;
+    gaps.retain(|gap| gap.first > 0);
+    Ok(gaps)
 }
 
 /// Puts in what was ordered, and who is missing.
