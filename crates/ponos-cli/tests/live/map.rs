@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use ponos::core::broker::Topology;
 use ponos::core::journal::Notice;
+use ponos::core::name::{AppName, EventName, QueueName};
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -45,6 +47,21 @@ async fn figures_drift_and_who_is_gone_are_on_the_map() {
         .write(&place)
         .await;
 
+    // A queue that some version has left behind.
+    let (ghost, paid) =
+        (AppName::parse("ghost").unwrap(), EventName::parse("org.payment.processed").unwrap());
+    let queue = QueueName::subscription(&ghost, &paid);
+    let topology = Topology {
+        app: Some(ghost),
+        events: vec![paid.clone()],
+        subscriptions: vec![(queue, paid)],
+        tasks: Vec::new(),
+        prototypes: Vec::new(),
+    };
+    let broker = place.broker().connect().await.unwrap();
+    broker.declare(&topology).await.unwrap();
+    broker.close().await.unwrap();
+
     let map = place.ponos(&["map", "--live", "--json"]).ok().json();
     let count = |id: &str| node(&map, id)["count"].clone();
     assert_eq!(count("event:org.payment.processed"), 6);
@@ -69,7 +86,9 @@ async fn figures_drift_and_who_is_gone_are_on_the_map() {
     let publisher = edge(&map, "outside:cream", "task:cream.invoice.pay");
     assert_eq!((&publisher["drift"], &publisher["count"]), (&json!(false), &json!(6)));
     let drifting = map["edges"].as_array().unwrap().iter().filter(|edge| edge["drift"] == true).count();
-    assert_eq!(drifting, 1, "{map:#}");
+    assert_eq!(drifting, 2, "{map:#}");
+    let left = edge(&map, "event:org.payment.processed", "reaction:ghost:org.payment.processed");
+    assert_eq!((&left["declared"], &left["drift"]), (&json!(false), &json!(true)));
 
     let gone = map["live"]["not_seen"].as_array().unwrap();
     assert_eq!((gone.len(), &gone[0]["app"]), (1, &json!("legacy-mailer")));
@@ -83,7 +102,8 @@ async fn figures_drift_and_who_is_gone_are_on_the_map() {
         "⚠ no consumer  6 waiting",
         "pheidi.email.send  ",
         "✖ 16.7%",
-        "drift: 1 observed edge not in any manifest (cream.invoice.pay → user.card.expired)\n",
+        "drift: 2 observed edges not in any manifest (org.payment.processed → ghost, cream.invoice.pay → user.card.expired)\n",
+        "ghost  ⚠ no consumer",
         "pheidi.email.send → big-poppa.plan.activate",
         "legacy-mailer has not been seen for 9d\n",
         "declared and not sent in 24h: ",
