@@ -23,6 +23,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration as [`duration`] reads it.
+pub(crate) fn show_duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds % 86_400 == 0 && seconds > 86_400 => format!("{}d", seconds / 86_400),
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// Reads `5/s`, `100/min`, `20/h`, or with another period `5/10s`.
 ///
 /// # Errors
@@ -73,6 +83,7 @@ mod tests {
     fn durations_are_read() {
         for (text, seconds) in [("90s", 90), ("30m", 1800), ("30min", 1800), ("1h", 3600), ("7d", 604_800)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(duration(&show_duration(Duration::from_secs(seconds))), duration(text));
         }
         for text in [
             "",

@@ -31,6 +31,7 @@ const SHOWN: usize = 160;
 #[derive(Debug, clap::Args)]
 pub(crate) struct AsyncapiArgs {
     /// Services' manifests (`PONOS_MANIFEST=1 service > FILE`); `-` reads the standard input
+    /// [default: what services told the broker when they started]
     #[arg(value_name = "MANIFEST")]
     manifests: Vec<PathBuf>,
 
@@ -61,8 +62,8 @@ struct Drift<'a> {
 /// # Errors
 ///
 /// When a manifest or the document cannot be read, no manifest is the application's, or the file cannot be written.
-pub(crate) fn run(args: &AsyncapiArgs, out: &mut Output) -> Result<Exit, CliError> {
-    let document = of(manifests::load(&args.manifests)?, args.app.as_deref())?;
+pub(crate) async fn run(args: &AsyncapiArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+    let document = of(manifests::files_or_records(&args.manifests, url).await?, args.app.as_deref())?;
     match (&args.check, &args.out) {
         (Some(file), _) => return check(&document, file, args.json, out),
         (None, Some(file)) => manifests::write(file, &pretty(&document))?,

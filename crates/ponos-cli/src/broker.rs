@@ -38,6 +38,12 @@ pub(crate) fn from_url(url: &str) -> Result<ponos::Broker, BrokerError> {
     ponos::Broker::from_url(url)
 }
 
+/// The URL that the option names, else the variable, else the default.
+pub(crate) fn url_or_default(url: Option<&str>) -> String {
+    let variable = || std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
+    url.map(str::to_owned).or_else(variable).unwrap_or_else(|| DEFAULT_BROKER.to_owned())
+}
+
 pub(crate) fn is_rabbitmq(url: &str) -> bool {
     matches!(url.split_once(':'), Some(("amqp" | "amqps", _)))
 }
@@ -67,8 +73,8 @@ impl Session {
     ///
     /// When the URL is none, nothing is there, or it cannot be used.
     pub(crate) async fn open(url: Option<&str>) -> Result<Self, CliError> {
-        let variable = std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
-        let url = url.or(variable.as_deref()).unwrap_or(DEFAULT_BROKER);
+        let url = url_or_default(url);
+        let url = url.as_str();
         let named = from_url(url).map_err(|error| {
             CliError::usage(
                 error.to_string(),

@@ -35,6 +35,7 @@ const SHOWN: usize = 2000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// Services' manifests (`PONOS_MANIFEST=1 service > FILE`), of the whole system; `-` reads the standard input
+    /// [default: what services told the broker when they started]
     #[arg(value_name = "MANIFEST")]
     manifests: Vec<PathBuf>,
 
@@ -74,11 +75,18 @@ struct Chain {
     messages: Vec<String>,
 }
 
+/// Applications that stop chains which are longer than they allow: which, why, and what to do.
+pub(crate) fn hop_limits(system: &System) -> Vec<(String, String, String)> {
+    let graph = Graph::of(system);
+    let findings = loops::limits(system, &graph, &Depths::of(&graph));
+    findings.into_iter().map(|it| (it.subject, it.message, it.help)).collect()
+}
+
 /// # Errors
 ///
-/// When a manifest cannot be read.
-pub(crate) fn run(args: &CheckArgs, out: &mut Output) -> Result<Exit, CliError> {
-    let new = manifests::load(&args.manifests)?;
+/// When a manifest cannot be read, or none is known.
+pub(crate) async fn run(args: &CheckArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+    let new = manifests::files_or_records(&args.manifests, url).await?;
     let old = if args.against.is_empty() { Vec::new() } else { manifests::load(&args.against)? };
     let report = report(new, old);
     if args.json {

@@ -60,7 +60,17 @@ impl CliError {
         Self { exit: Exit::Confirm, problem: problem.into(), help: "say --yes to do it".to_owned() }
     }
 
-    /// Which exit code it means.
+    /// What is wrong, without the way out.
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// The way out.
+    pub(crate) fn help(&self) -> &str {
+        &self.help
+    }
+
+    /// How the program ends with it.
     pub(crate) const fn exit(&self) -> Exit {
         self.exit
     }
@@ -68,6 +78,12 @@ impl CliError {
     /// What is wrong and what to do, in one line that is safe for a terminal.
     pub(crate) fn in_one_line(&self) -> String {
         format!("{}: {}", text::one_line(&self.problem), text::one_line(&self.help))
+    }
+
+    /// Names another way out too.
+    pub(crate) fn or(mut self, help: &str) -> Self {
+        self.help = format!("{}, {help}", self.help);
+        self
     }
 
     /// Says it on the error output.

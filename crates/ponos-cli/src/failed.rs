@@ -17,6 +17,7 @@
 
 mod args;
 pub(crate) mod asked;
+mod circuits;
 mod diff;
 mod edit;
 mod list;

@@ -9,6 +9,7 @@ mod broker;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod error;
 mod explain;
 mod failed;
@@ -24,6 +25,7 @@ mod steer;
 mod system;
 mod tail;
 mod text;
+mod top;
 mod topology;
 mod trace;
 mod view;
@@ -69,16 +71,16 @@ enum Verb {
     /// Checks names of events and tasks
     #[command(after_help = EXIT_CODES)]
     Names(names::NamesArgs),
-    /// Finds what is wrong with a system, by the manifests of its services; needs no broker
+    /// Finds what is wrong with a system, by the manifests of its services
     #[command(after_help = EXIT_CODES)]
     Check(check::CheckArgs),
     /// Tells what happens when an event or a task is sent
     #[command(after_help = EXIT_CODES)]
     Explain(explain::ExplainArgs),
-    /// Describes a system, or an application, as AsyncAPI 3.0.0; needs no broker
+    /// Describes a system, or an application, as AsyncAPI 3.0.0
     #[command(after_help = EXIT_CODES)]
     Asyncapi(asyncapi::AsyncapiArgs),
-    /// Draws a system, by the manifests of its services; needs no broker
+    /// Draws a system, by the manifests of its services, and with --live what it does
     #[command(after_help = EXIT_CODES)]
     Map(map::MapArgs),
     /// Emits an event or creates a task
@@ -87,6 +89,12 @@ enum Verb {
     /// Shows what waits in the queues
     #[command(after_help = EXIT_CODES)]
     Queues(queues::QueuesArgs),
+    /// Shows the queues as they change, and pauses and resumes them
+    #[command(after_help = EXIT_CODES)]
+    Top(top::TopArgs),
+    /// Finds what is wrong with a system that runs
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::DoctorArgs),
     /// Lists, shows, retries, edits, discards and restores jobs that failed
     #[command(after_help = EXIT_CODES)]
     Failed(failed::FailedArgs),
@@ -157,10 +165,6 @@ fn help(error: clap::Error, out: &mut Output) -> Result<Exit, CliError> {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
     let verb = match cli.verb {
         Verb::Names(args) => return names::run(args, out),
-        Verb::Check(args) => return check::run(&args, out),
-        Verb::Map(args) => return map::run(&args, out),
-        Verb::Explain(args) => return explain::run(&args, out),
-        Verb::Asyncapi(args) => return asyncapi::run(&args, out),
         Verb::Completions(args) => return Ok(completions::run(args, out)),
         Verb::Man(args) => return completions::man(args, out),
         // It has threads of its own.
@@ -175,6 +179,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         match verb {
             Verb::Publish(args) => publish::run(args, url, out).await,
             Verb::Queues(args) => queues::run(args, url, out).await,
+            Verb::Top(args) => top::run(args, url, out).await,
+            Verb::Doctor(args) => doctor::run(args, url, out).await,
             Verb::Failed(args) => failed::run(args, url, out).await,
             Verb::Trace(args) => trace::run(args, url, out).await,
             Verb::Diff(args) => trace::diff(args, url, out).await,
@@ -185,15 +191,13 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
             Verb::Rate(args) => steer::rate(args, url, out).await,
             Verb::Circuit(args) => steer::circuit(args, url, out).await,
             Verb::Orders(args) => steer::orders(args, url, out).await,
-            Verb::Names(_)
-            | Verb::Check(_)
-            | Verb::Map(_)
-            | Verb::Explain(_)
-            | Verb::Asyncapi(_)
-            | Verb::Completions(_)
-            | Verb::Man(_)
-            | Verb::Serve(_)
-            | Verb::Demo(_) => unreachable!("they ran above"),
+            Verb::Check(args) => check::run(&args, url, out).await,
+            Verb::Map(args) => map::run(&args, url, out).await,
+            Verb::Explain(args) => explain::run(&args, url, out).await,
+            Verb::Asyncapi(args) => asyncapi::run(&args, url, out).await,
+            Verb::Names(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Serve(_) | Verb::Demo(_) => {
+                unreachable!("they ran above")
+            }
         }
     });
     // A file that another program holds locked is waited for on a thread of its own, which cannot be stopped.

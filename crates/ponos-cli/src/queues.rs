@@ -1,15 +1,31 @@
-//! `ponos queues`: what waits where.
+//! `ponos queues`: what waits where, and why.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `row` | one queue, for `queues`, `top` and the API |
+//! | `look` | one look at all of them: broker, records, instances, orders |
+//! | `list` | which queues there are, also where the broker cannot list them |
+//! | `flow` | what came and went in the last minute |
 
-use ponos::core::broker::{Inspect, Order, OrderAction, OrderTarget, QueueStats};
-use ponos::core::id::Timestamp;
+mod flow;
+mod list;
+mod look;
+mod row;
+
+use ponos::core::broker::OrderTarget;
 use ponos::core::name::AppName;
 use serde::Serialize;
 
+pub(crate) use self::look::{Look, Looker, Totals};
+pub(crate) use self::row::{COLUMNS, QueueRow, QueueState, is_worked, rate};
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 use crate::steer::{OrderJson, what, when_and_why};
 use crate::{json, text};
+
+/// How much of a text from elsewhere is shown, in bytes.
+const SHOWN: usize = 600;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct QueuesArgs {
@@ -22,26 +38,30 @@ pub(crate) struct QueuesArgs {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A look as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct LookJson<'a> {
     version: u32,
-    queues: Vec<QueueJson<'a>>,
+    queues: &'a [QueueRow],
     orders: Vec<OrderJson<'a>>,
+    totals: &'a Totals,
+    /// Why records tell nothing; `null` where they do.
+    no_records: Option<&'a str>,
+    /// Why there may be more queues.
+    not_listed: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct QueueJson<'a> {
-    #[serde(flatten)]
-    stats: &'a QueueStats,
-    oldest_age_ms: Option<u64>,
-    paused: Option<Paused<'a>>,
-}
-
-#[derive(Serialize)]
-struct Paused<'a> {
-    reason: &'a str,
-    by: &'a str,
-    at: Timestamp,
+impl<'a> LookJson<'a> {
+    pub(crate) fn of(look: &'a Look) -> Self {
+        Self {
+            version: json::VERSION,
+            queues: &look.queues,
+            orders: look.orders.iter().map(OrderJson::of).collect(),
+            totals: &look.totals,
+            no_records: look.blind.as_deref(),
+            not_listed: look.partly.as_deref(),
+        }
+    }
 }
 
 /// Prints the figures of the queues.
@@ -51,16 +71,16 @@ struct Paused<'a> {
 /// When the broker does not answer, or the application is not there.
 pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
     let session = Session::open(url).await?;
-    let found = look(&session, args.app.as_ref()).await;
+    let mut looker = Looker::open(&session).await;
+    let look = looker.look(&session, args.app.as_ref()).await;
     session.close().await;
-    let (queues, orders) = found?;
-    let now = text::now();
+    let look = look?;
     if args.json {
-        out.line(&to_json(&queues, &orders, now));
-    } else if queues.is_empty() {
+        json::print(&LookJson::of(&look), out);
+    } else if look.queues.is_empty() {
         out.line("no queues: no service has started on this broker yet");
     } else {
-        table(&queues, now, &orders, out);
+        table(&look, out);
     }
     Ok(Exit::Ok)
 }
@@ -71,71 +91,46 @@ pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -
 ///
 /// As [`run`].
 pub(crate) async fn document(session: &Session, app: Option<&AppName>) -> Result<String, CliError> {
-    let (queues, orders) = look(session, app).await?;
-    Ok(to_json(&queues, &orders, text::now()))
+    let mut looker = Looker::open(session).await;
+    let look = looker.look(session, app).await?;
+    Ok(json::to_line(&LookJson::of(&look)))
 }
 
-fn to_json(queues: &[QueueStats], orders: &[Order], now: Timestamp) -> String {
-    let pause_of = |stats: &QueueStats| {
-        let target = OrderTarget::Queue(stats.queue.clone());
-        orders.iter().find(|order| order.target == target && order.action == OrderAction::Pause)
-    };
-    let queues = queues.iter().map(|stats| QueueJson {
-        stats,
-        oldest_age_ms: stats.oldest.map(|oldest| millis(now, oldest)),
-        paused: pause_of(stats).map(|order| Paused { reason: &order.reason, by: &order.by, at: order.at }),
-    });
-    let orders = orders.iter().map(OrderJson::of);
-    json::to_line(&Document { version: json::VERSION, queues: queues.collect(), orders: orders.collect() })
-}
-
-async fn look(session: &Session, app: Option<&AppName>) -> Result<(Vec<QueueStats>, Vec<Order>), CliError> {
-    let queues = match app {
-        Some(app) => session.queues_of(app).await?,
-        None => session.queues(None).await?,
-    };
-    let mut apps: Vec<AppName> = queues.iter().map(|stats| stats.queue.app()).collect();
-    apps.dedup();
-    let mut orders = Vec::new();
-    for app in apps {
-        let answer = session.ask(session.broker().inspect(Inspect::Orders(app))).await?;
-        orders.extend(answer.into_orders());
+fn table(look: &Look, out: &mut Output) {
+    let cells: Vec<[String; COLUMNS.len()]> = look.queues.iter().map(QueueRow::columns).collect();
+    let mut widths = COLUMNS.map(str::len);
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
     }
-    orders.retain(|order| order.action != OrderAction::CircuitReset);
-    Ok((queues, orders))
-}
-
-fn millis(now: Timestamp, then: Timestamp) -> u64 {
-    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
-}
-
-fn table(queues: &[QueueStats], now: Timestamp, orders: &[Order], out: &mut Output) {
-    let width = queues.iter().map(|stats| stats.queue.as_str().len()).max().unwrap_or(0).max(5);
-    let row = |queue: &str, rest: [&str; 5]| {
-        let [ready, delayed, unsettled, consumers, oldest] = rest;
-        format!("{queue:<width$}  {ready:>7}  {delayed:>7}  {unsettled:>9}  {consumers:>9}  {oldest:>6}")
+    let name = look.queues.iter().map(|row| row.stats.queue.as_str().len()).max().unwrap_or(0).max(5);
+    let line = |queue: &str, cells: [&str; COLUMNS.len()]| {
+        let mut line = format!("{queue:<name$}");
+        for (cell, width) in cells.iter().zip(widths) {
+            line.push_str(&format!("  {cell:>width$}"));
+        }
+        line
     };
-    let head = row("queue", ["ready", "delayed", "unsettled", "consumers", "oldest"]);
-    let head = out.paint(Tone::Strong, &head);
+    let head = out.paint(Tone::Strong, &line("queue", COLUMNS));
     out.line(&head);
-    for stats in queues {
-        let oldest = stats.oldest.map_or_else(|| "-".to_owned(), |oldest| text::duration(now.since(oldest)));
-        // Not every broker tells everything.
-        let figures = [Some(stats.ready), stats.delayed, stats.unsettled, Some(u64::from(stats.consumers))];
-        let [ready, delayed, unsettled, consumers] =
-            figures.map(|n| n.map_or_else(|| "-".to_owned(), |n| n.to_string()));
-        let mut line = row(stats.queue.as_str(), [&ready, &delayed, &unsettled, &consumers, &oldest]);
-        let target = OrderTarget::Queue(stats.queue.clone());
-        for order in orders.iter().filter(|order| order.target == target) {
-            let by = text::line(&order.by, 64);
-            let stands = format!("  {} by {by}: {}", what(order), text::line(&order.reason, 200));
-            line.push_str(&out.paint(Tone::Bad, &stands));
+    for (row, cells) in look.queues.iter().zip(&cells) {
+        let mut line = line(row.stats.queue.as_str(), cells.each_ref().map(String::as_str));
+        let state = row.state(look.at);
+        if !state.is_empty() {
+            line.push_str(&out.paint(Tone::Bad, &format!("  {state}")));
         }
         out.line(&line);
     }
-    // Which queues depend on a thing only their application knows.
-    for order in orders.iter().filter(|order| matches!(order.target, OrderTarget::Dependency(_))) {
+    // Which queues depend on a thing, only manifests say.
+    for order in look.orders.iter().filter(|order| matches!(order.target, OrderTarget::Dependency(_))) {
         let stands = out.paint(Tone::Bad, &what(order));
         out.line(&format!("{}: {stands} {}", order.target, when_and_why(order)));
+    }
+    for (why, is_said) in [("without records: ", &look.blind), ("there may be more queues: ", &look.partly)] {
+        if let Some(said) = is_said {
+            let hint = out.paint(Tone::Faint, &format!("{why}{}", text::line(said, SHOWN)));
+            out.line(&hint);
+        }
     }
 }

@@ -22,9 +22,10 @@ use ponos::core::name::AppName;
 use ponos::rabbitmq::diff::Diff;
 use ponos::rabbitmq::management::Management;
 use ponos::rabbitmq::topology::Plan;
-use ponos::{BROKER_VARIABLE, DEFAULT_BROKER, RabbitBroker, RabbitOptions};
+use ponos::{RabbitBroker, RabbitOptions};
 
 use self::manifests::Application;
+use crate::broker::url_or_default;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 
@@ -41,8 +42,9 @@ pub(crate) struct TopologyArgs {
 enum TopologyVerb {
     /// Shows what would be declared, what differs, what nobody names, and policies worth setting
     ///
-    /// Exit code 1 when something is not as it should be. Needs RabbitMQ's management plugin.
-    Plan(ManifestArgs),
+    /// Without --manifest by what services told when they started. Exit code 1 when something is not as it should be. Needs
+    /// RabbitMQ's management plugin.
+    Plan(PlanArgs),
     /// Declares what is missing
     ///
     /// What exists and cannot be used is refused; what differs otherwise is used as it is.
@@ -55,6 +57,18 @@ enum TopologyVerb {
     Prune(PruneArgs),
     /// Prints what an application's user must be allowed to do, as regular expressions; needs no RabbitMQ
     Permissions(PermissionsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    /// A service's manifest (`PONOS_MANIFEST=1 service > FILE`); may be repeated; `-` reads the standard input
+    /// [default: what services told the broker when they started]
+    #[arg(long = "manifest", value_name = "FILE")]
+    manifests: Vec<PathBuf>,
+
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -101,17 +115,11 @@ struct PermissionsArgs {
 /// When a manifest cannot be read, RabbitMQ or its management plugin is not there, or something is not as it should be.
 pub(crate) async fn run(args: TopologyArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
     match args.verb {
-        TopologyVerb::Plan(args) => plan::run(args, &options(url)?, out).await,
+        TopologyVerb::Plan(args) => plan::run(args, &options(url)?, url, out).await,
         TopologyVerb::Apply(args) => apply::run(args, options(url)?, out).await,
         TopologyVerb::Prune(args) => prune::run(args, options(url)?, out).await,
         TopologyVerb::Permissions(args) => permissions::run(&args, url, out),
     }
-}
-
-/// The URL that the option names, else the variable, else the default.
-fn url_or_default(url: Option<&str>) -> String {
-    let variable = || std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
-    url.map(str::to_owned).or_else(variable).unwrap_or_else(|| DEFAULT_BROKER.to_owned())
 }
 
 /// Where RabbitMQ is.

@@ -4,8 +4,10 @@
 //! `ponos serve` runs there is little left to read.
 
 mod around;
+mod circuits;
 mod live;
 mod place;
+mod queues;
 
 use ponos::Tid;
 use ponos::core::broker::{Inspect, QueueStats};
@@ -21,6 +23,7 @@ use crate::text;
 
 pub(crate) use self::live::Entries;
 pub(crate) use self::place::VIEW_VARIABLE;
+pub(crate) use self::queues::{By, QueueNow, concerns, orders};
 
 /// How many queues are looked at for what has not happened yet.
 const MOST_QUEUES: usize = 50;

@@ -200,10 +200,16 @@ fn the_demo_balances_without_the_management_plugin_and_what_cannot_be_listed_is_
     let url = node.url();
     balance(&url, "3");
     let ponos = |args: &[&str]| Ran::of(args, Some(&url));
-    for args in [&["queues"][..], &["queues", "--app", "pheidi"], &["failed", "list"]] {
-        let ran = ponos(args);
-        ran.failed(1, "rabbitmq-plugins enable rabbitmq_management");
-        assert!(ran.err.contains("help: `ponos failed … --app NAME`"), "{ran:?}");
+    let ran = ponos(&["failed", "list"]);
+    ran.failed(1, "rabbitmq-plugins enable rabbitmq_management");
+    assert!(ran.err.contains("help: `ponos failed … --app NAME`"), "{ran:?}");
+    // What manifests and beats name can be asked for, one by one.
+    let queues = ["queues", "--app", "pheidi"];
+    ponos(&queues).ok().says("pheidi.email.send").says("pheidi.failed").says("there may be more queues: ");
+    let doctor = ponos(&["doctor"]);
+    assert_eq!((doctor.code, doctor.err.as_str()), (0, ""), "{doctor:?}");
+    for unseen in ["RabbitMQ's version", "what is declared", "permissions", "events that nobody hears"] {
+        doctor.says(&format!("· not looked at: {unseen}: "));
     }
     let list = ["failed", "list", "--app", "pheidi"];
     ponos(&list).ok().says("1 failed job in 1 group");
@@ -218,6 +224,34 @@ fn the_demo_balances_without_the_management_plugin_and_what_cannot_be_listed_is_
     let ran = Ran::of(&list, Some(&url));
     ran.failed(3, "cannot be reached").failed(3, "certificates right?");
     assert!(!ran.err.contains("guest:"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_sees_the_node_what_is_declared_and_who_may_do_what() {
+    let place = Place::fresh().await;
+    // Records begin with the first look.
+    place.ponos(&["queues"]).ok().says("no queues");
+    let shop = place.shop(&Printer::default()).await;
+    // The first beat is not there at once. `guest` may do everything everywhere.
+    let well = place.until(DEADLINE, &["doctor", "--json"], |ran| {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out.contains("services: 1 instance alive").then(|| ran.json())
+    });
+    let codes = |json: &Value| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let findings = json["findings"].as_array().unwrap().iter();
+        findings.map(|it| (text(&it["code"]), text(&it["subject"]))).collect()
+    };
+    let wide = ("permissions-wide".to_owned(), "user guest".to_owned());
+    assert_eq!(codes(&well), [wide.clone()], "{well}");
+    let fine = well["fine"].to_string();
+    assert!(fine.contains(": RabbitMQ ") && fine.contains("declared: "), "{well}");
+    shop.shutdown().await;
+    place.ponos(&["publish", TASK, "{\"order\":1}"]).ok();
+    let sick = place.until(DEADLINE, &["doctor", "--json"], |ran| (ran.code == 1).then(|| ran.json()));
+    assert_eq!(codes(&sick), [("queue-unworked".to_owned(), TASK.to_owned()), wide], "{sick}");
+    assert!(!sick.to_string().contains("guest:"), "the password is nobody's: {sick}");
+    place.ponos(&["top", "--once"]).ok().says("nobody works it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,6 +141,7 @@ impl Place {
 async fn ran(folder: &Path, url: &str, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ponos"));
     command.arg("topology").args(args).current_dir(folder).env("PONOS_BROKER", url);
+    command.env("PONOS_VIEW", folder.join("view"));
     command.env_remove("NO_COLOR").env_remove("COLUMNS").stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     Ran {
@@ -220,6 +221,8 @@ async fn what_is_planned_is_applied_once_and_is_what_services_use() {
     place.topology(&with("apply", &BOTH)).await.ends(0).says("nothing to do");
     place.topology(&with("plan", &BOTH)).await.ends(0).says("nothing to do");
 
+    // Records begin with the first look.
+    place.topology(&["plan"]).await.ends(1).says("knows no manifest");
     // Services find everything as they want it, and what they add on the way is theirs.
     let broker = place.broker().await;
     let printer = Printer::default();
@@ -233,6 +236,13 @@ async fn what_is_planned_is_applied_once_and_is_what_services_use() {
     assert!(place.queues().iter().any(|queue| queue.starts_with("shop.retry.")));
     let planned = place.topology(&with("plan", &[&BOTH[..], &["--json"]].concat())).await;
     assert_eq!(planned.ends(0).json()["entries"], json!([]));
+    // What they told of themselves is as good as files.
+    let same = planned.json()["same"].clone();
+    until("both manifests", || async {
+        let told = place.topology(&["plan", "--json"]).await;
+        told.code == 0 && told.json()["same"] == same
+    })
+    .await;
     shop.shutdown().await;
     desk.shutdown().await;
 }
@@ -483,7 +493,7 @@ async fn what_is_no_manifest_or_no_rabbitmq_is_a_usage_error() {
     std::fs::write(folder.path().join("desk.json"), desk().manifest().to_json()).unwrap();
     let amqp = "amqp://u:secret@127.0.0.1:1";
     for (url, args, why) in [
-        (amqp, &["plan"][..], "--manifest"),
+        (amqp, &["apply"][..], "--manifest"),
         (amqp, &["plan", "--manifest", "nope.json"], "cannot be read"),
         (amqp, &["plan", "--manifest", "x.json"], "no Ponos manifest"),
         ("sqlite:ponos.db", &["plan", "--manifest", "shop.json"], "is about RabbitMQ"),

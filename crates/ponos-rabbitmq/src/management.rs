@@ -73,6 +73,19 @@ impl Totals {
     }
 }
 
+/// What a user may do, as regular expressions over names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FoundPermissions {
+    /// The user.
+    pub user: String,
+    /// What it may declare and delete.
+    pub configure: String,
+    /// What it may publish to and bind.
+    pub write: String,
+    /// What it may consume and bind to.
+    pub read: String,
+}
+
 #[derive(Deserialize)]
 struct ExchangeJson {
     name: String,
@@ -279,6 +292,38 @@ impl Management {
         }
     }
 
+    /// RabbitMQ's version.
+    ///
+    /// # Errors
+    ///
+    /// As [`found`](Self::found).
+    pub async fn version(&self) -> Result<String, BrokerError> {
+        #[derive(Deserialize)]
+        struct OverviewJson {
+            rabbitmq_version: String,
+        }
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "overview"]);
+        }
+        url.set_query(Some("disable_stats=true"));
+        let request = self.client.get(url).basic_auth(&self.user, Some(&self.password.0));
+        let bytes = self.send(request).await?.unwrap_or_default();
+        match serde_json::from_slice::<OverviewJson>(&bytes) {
+            Ok(overview) => Ok(overview.rabbitmq_version),
+            Err(error) => Err(self.not_understood(&error)),
+        }
+    }
+
+    /// What users may do in the virtual host. Only administrators may see it.
+    ///
+    /// # Errors
+    ///
+    /// As [`found`](Self::found).
+    pub async fn permissions(&self) -> Result<Vec<FoundPermissions>, BrokerError> {
+        self.get(&["vhosts", "permissions"], "").await
+    }
+
     /// The bindings of one queue, that of the default exchange left out.
     ///
     /// # Errors
@@ -368,12 +413,14 @@ impl Management {
         let Some(bytes) = self.send(self.request(Method::GET, path, query)).await? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            error::unavailable(format!(
-                "what answers at {} is no management plugin that is understood ({error})",
-                self.url()
-            ))
-        })
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.not_understood(&error))
+    }
+
+    fn not_understood(&self, error: &serde_json::Error) -> BrokerError {
+        error::unavailable(format!(
+            "what answers at {} is no management plugin that is understood ({error})",
+            self.url()
+        ))
     }
 
     /// Sends a request; `None` when what it is about does not exist.

@@ -31,7 +31,7 @@ fn unguarded(system: &System, cycle: &Cycle) -> Finding {
 }
 
 /// An application's limit counts where it hears, performs and emits, and not what becomes of it later.
-fn limits(system: &System, graph: &Graph, depths: &Depths) -> Vec<Finding> {
+pub(super) fn limits(system: &System, graph: &Graph, depths: &Depths) -> Vec<Finding> {
     let mut deepest: BTreeMap<&str, (u32, usize)> = BTreeMap::new();
     for (number, node) in graph.nodes.iter().enumerate() {
         let apps: Vec<&str> = match node {

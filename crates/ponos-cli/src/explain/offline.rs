@@ -77,10 +77,8 @@ struct Follows {
 }
 
 impl Explanation {
-    /// # Errors
-    ///
-    /// When no manifest knows the name.
-    pub(super) fn of(name: &str, system: &System) -> Result<Self, CliError> {
+    /// What manifests tell; `None` where none knows the name.
+    pub(super) fn of(name: &str, system: &System) -> Option<Self> {
         let graph = Graph::of(system);
         // A name can be both; an event is what others see of it.
         let (node, about) = match (system.events.get(name), system.tasks.get(name)) {
@@ -98,11 +96,11 @@ impl Explanation {
                 (Node::Event(name.to_owned()), About::Event { emitted_by, listeners })
             }
             (None, Some(task)) => (Node::Task(name.to_owned()), About::from(task)),
-            (None, None) => return Err(unknown(name, system)),
+            (None, None) => return None,
         };
-        let number = graph.find(&node).ok_or_else(|| unknown(name, system))?;
+        let number = graph.find(&node)?;
         let (follows, reached) = follows(&graph, number);
-        Ok(Self {
+        Some(Self {
             version: json::VERSION,
             name: name.to_owned(),
             about,
@@ -112,7 +110,64 @@ impl Explanation {
         })
     }
 
+    /// A name of which no manifest tells.
+    pub(super) fn undeclared(name: &str, event: bool) -> Self {
+        let about = if event {
+            About::Event { emitted_by: Vec::new(), listeners: Vec::new() }
+        } else {
+            About::from(&Task::default())
+        };
+        let (version, name) = (json::VERSION, name.to_owned());
+        Self { version, name, about, hops: 0, follows: Vec::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn is_event(&self) -> bool {
+        matches!(self.about, About::Event { .. })
+    }
+
+    /// The queues that take it, as manifests tell.
+    pub(super) fn queues(&self) -> Vec<String> {
+        match &self.about {
+            About::Event { listeners, .. } => listeners.iter().map(|one| one.queue.clone()).collect(),
+            About::Task { performed_by, created_of, .. } => {
+                let is_known = !performed_by.is_empty() || !created_of.is_empty();
+                is_known.then(|| self.name.clone()).into_iter().collect()
+            }
+        }
+    }
+
+    /// Whether manifests say that it is published from there; `None` where they could not: a task that is created without a
+    /// reaction is in none.
+    pub(super) fn declares_source(&self, from: &str) -> Option<bool> {
+        match &self.about {
+            About::Event { emitted_by, .. } => Some(emitted_by.iter().any(|one| match &one.task {
+                Some(task) => task == from,
+                None => one.app == from,
+            })),
+            About::Task { created_of, .. } => created_of
+                .iter()
+                .any(|one| {
+                    from.strip_prefix(&*one.app).and_then(|rest| rest.strip_prefix('.')) == Some(&one.event)
+                })
+                .then_some(true),
+        }
+    }
+
     pub(super) fn print(&self, out: &mut Output) {
+        self.print_head(out);
+        match &self.about {
+            About::Event { listeners, .. } => print_listeners(listeners, out),
+            About::Task { recovers, policy: Some(policy), .. } => {
+                out.line(&format!("policy        {}{}", text::line(policy, SHOWN), recovery(*recovers)));
+            }
+            About::Task { .. } => {}
+        }
+        self.print_follows(out);
+        self.print_warnings(out);
+    }
+
+    /// What it is, who sends it, and where it stands.
+    pub(super) fn print_head(&self, out: &mut Output) {
         let kind = match self.about {
             About::Event { .. } => "event",
             About::Task { .. } => "task",
@@ -124,13 +179,12 @@ impl Explanation {
             hops => format!("{hops} before it at most"),
         };
         match &self.about {
-            About::Event { emitted_by, listeners } => {
+            About::Event { emitted_by, .. } => {
                 let emitters: Vec<String> = emitted_by.iter().map(EmitterJson::words).collect();
                 out.line(&format!("emitted by    {}", or_nobody(&emitters)));
                 out.line(&format!("hops          {hops}"));
-                print_listeners(listeners, out);
             }
-            About::Task { performed_by, created_of, emits, recovers, policy } => {
+            About::Task { performed_by, created_of, emits, .. } => {
                 let origins: Vec<String> = created_of
                     .iter()
                     .map(|Origin { event, app }| format!("{} (reaction of {})", shown(event), shown(app)))
@@ -147,13 +201,35 @@ impl Explanation {
                     "may emit      {}",
                     if emits.is_empty() { "nothing".to_owned() } else { or_nobody(emits) }
                 ));
-                if let Some(policy) = policy {
-                    let recovers =
-                        if *recovers { "; has a recovery function" } else { "; without a recovery function" };
-                    out.line(&format!("policy        {}{recovers}", text::line(policy, SHOWN)));
-                }
             }
         }
+    }
+
+    /// How each queue is worked.
+    pub(super) fn print_policies(&self, out: &mut Output) {
+        let lines: Vec<String> = match &self.about {
+            About::Event { listeners, .. } => listeners
+                .iter()
+                .map(|one| {
+                    let prototype = if one.prototype { " (prototype)" } else { "" };
+                    format!("{}{prototype}: {}", shown(&one.app), text::line(&one.policy, SHOWN))
+                })
+                .collect(),
+            About::Task { policy, recovers, .. } => policy
+                .iter()
+                .map(|policy| format!("{}{}", text::line(policy, SHOWN), recovery(*recovers)))
+                .collect(),
+        };
+        if !lines.is_empty() {
+            out.line("");
+            out.line("POLICY");
+        }
+        for line in lines {
+            out.line(&format!("  {line}"));
+        }
+    }
+
+    fn print_follows(&self, out: &mut Output) {
         if !self.follows.is_empty() {
             out.line("");
             out.line("WHAT FOLLOWS, BY HOPS FROM HERE");
@@ -165,6 +241,10 @@ impl Explanation {
             let indent = "  ".repeat((*after as usize).min(40));
             out.line(&format!("{after:>3}{indent}{mark} {}{again}", shown(name)));
         }
+    }
+
+    /// What is not as it should be.
+    pub(super) fn print_warnings(&self, out: &mut Output) {
         if !self.warnings.is_empty() {
             out.line("");
         }
@@ -287,19 +367,23 @@ fn warnings(system: &System, graph: &Graph, reached: &BTreeSet<usize>) -> Vec<St
     warnings
 }
 
-fn unknown(name: &str, system: &System) -> CliError {
-    let known = system.events.keys().chain(system.tasks.keys()).map(String::as_str);
+/// Nobody knows the name; `who` says who was asked.
+pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>, who: &str) -> CliError {
     let help = nearest(name, known).map_or_else(
         || "`ponos map` shows all names, if the manifests are those of all applications".to_owned(),
         |near| format!("did you mean `{near}`?"),
     );
-    CliError::refused(format!("no manifest knows an event or a task `{name}`"), help)
+    CliError::refused(format!("{who} an event or a task `{}`", shown(name)), help)
+}
+
+fn recovery(recovers: bool) -> &'static str {
+    if recovers { "; has a recovery function" } else { "; without a recovery function" }
 }
 
 fn or_nobody(names: &[String]) -> String {
     if names.is_empty() { "nobody".to_owned() } else { text::line(&names.join(", "), SHOWN) }
 }
 
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     text::line(name, SHOWN)
 }

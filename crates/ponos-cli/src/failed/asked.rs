@@ -9,7 +9,7 @@ use ponos::core::name::AppName;
 use ponos::{MessageId, Operation, Rate};
 
 use super::args::{By, Filter, Selector};
-use super::operation::{self, Act, How, Ran};
+use super::operation::{self, Act, How, Ran, Told};
 use super::retry;
 use super::show::{self, Wanted};
 use super::store::{self, Failed, Shelf};
@@ -212,12 +212,17 @@ impl Chosen {
         operation: &Operation,
         session: &Session,
         stop: &mut impl Stop,
-        told: impl FnMut(&Settled) + Send,
+        mut told: impl FnMut(&Settled) + Send,
     ) -> Result<(), CliError> {
         if matches!(self.deed, Deed::Retry(_)) {
             session.watch().await;
         }
         let how = How { operation, act: self.deed.act(), rate: self.deed.rate(), gate: None, json: true };
+        let told = |it: Told<'_>| {
+            if let Told::Settled(settled) = it {
+                told(settled);
+            }
+        };
         let ran: Ran = operation::carry_out(session, &self.jobs, how, stop, told).await;
         ran.conclude(how)
     }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use ponos::core::broker::BrokerError;
 use ponos::core::id::Timestamp;
 use ponos::core::name::{AppName, QueueName};
-use ponos::{Bulk, BulkEnd, CircuitGate, MessageId, Moved, MovedTo, Operation, Rate};
+use ponos::{Bulk, BulkEnd, MessageId, Moved, MovedTo, Operation, Rate};
 use serde::Serialize;
 
+use super::circuits::Circuits;
 use super::store::{self, Failed};
 use crate::broker::Session;
 use crate::error::CliError;
@@ -160,7 +161,7 @@ pub(super) struct How<'a> {
     pub(super) operation: &'a Operation,
     pub(super) act: Act<'a>,
     pub(super) rate: Option<Rate>,
-    pub(super) gate: Option<&'a dyn CircuitGate>,
+    pub(super) gate: Option<&'a Circuits<'a>>,
     pub(super) json: bool,
 }
 
@@ -246,9 +247,22 @@ pub(super) async fn run(
     let mut signals = Signals::listen()?;
     let total = jobs.iter().map(|job| (&job.app, job.envelope.id)).collect::<BTreeSet<_>>().len();
     let mut progress = Progress::new(total, how, out.is_terminal());
-    let ran = carry_out(session, jobs, how, &mut signals, |settled| progress.tell(settled, out)).await;
+    let told = |told: Told<'_>| match told {
+        Told::Settled(settled) => progress.tell(settled, out),
+        Told::Waits(queue, reason) => progress.wait(queue, reason, out),
+    };
+    let ran = carry_out(session, jobs, how, &mut signals, told).await;
     progress.end(out);
     Ok(ran)
+}
+
+/// What an operation tells while it goes on.
+#[derive(Debug)]
+pub(crate) enum Told<'a> {
+    /// This became of a job.
+    Settled(&'a Settled),
+    /// It waits for the circuit of this queue, for this reason if it is known.
+    Waits(&'a QueueName, Option<String>),
 }
 
 /// What ends an operation before it is done.
@@ -269,7 +283,7 @@ pub(super) async fn carry_out(
     jobs: &[Failed],
     how: How<'_>,
     stop: &mut impl Stop,
-    mut told: impl FnMut(&Settled) + Send,
+    mut told: impl FnMut(Told<'_>) + Send,
 ) -> Ran {
     let mut by_app: BTreeMap<&AppName, Vec<MessageId>> = BTreeMap::new();
     let mut distinct = BTreeSet::new();
@@ -283,13 +297,16 @@ pub(super) async fn carry_out(
     for (app, ids) in by_app {
         let jobs = store::jobs_of(session, app);
         let settled = &mut ran.settled;
-        let told = |moved: Moved| {
+        let note_it = |moved: Moved| {
+            if let (MovedTo::Waits(queue), Some(gate)) = (&moved.to, how.gate) {
+                told(Told::Waits(queue, gate.reason(queue)));
+            }
             if let Some(one) = note(app, moved) {
-                told(&one);
+                told(Told::Settled(&one));
                 settled.push(one);
             }
         };
-        let mut bulk = Bulk::new(how.operation.clone()).stop(stop.stopped()).told(told);
+        let mut bulk = Bulk::new(how.operation.clone()).stop(stop.stopped()).told(note_it);
         if let Some(rate) = how.rate {
             bulk = bulk.rate(rate);
         }
@@ -341,6 +358,8 @@ struct Progress {
     act_done: &'static str,
     /// Whether the cursor is behind a bar.
     open: bool,
+    /// What was said last of what is waited for.
+    waits: Option<String>,
 }
 
 impl Progress {
@@ -355,7 +374,22 @@ impl Progress {
             each: total <= LINES,
             act_done: how.act.done(),
             open: false,
+            waits: None,
         }
+    }
+
+    /// Says once what is waited for, and again when that changes.
+    fn wait(&mut self, queue: &QueueName, reason: Option<String>, out: &mut Output) {
+        let line =
+            format!("waiting for {queue}: {}", reason.as_deref().unwrap_or("its circuit is not closed"));
+        if self.json || self.waits.as_ref() == Some(&line) {
+            return;
+        }
+        self.close(out);
+        let shown = out.paint(Tone::Faint, &format!("{line}; ^C leaves the others where they are"));
+        out.line(&shown);
+        out.flush();
+        self.waits = Some(line);
     }
 
     fn tell(&mut self, job: &Settled, out: &mut Output) {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use ponos::core::broker::BoxFuture;
 use ponos::core::id::Timestamp;
 use ponos::core::name::QueueName;
-use ponos::{CircuitGate, Gate, MessageId, Operation};
+use ponos::{MessageId, Operation};
 use serde::Serialize;
 
 use super::args::RetryArgs;
+use super::circuits::Circuits;
 use super::operation::{self, Act, How, Outcome as Went, Plan, Ran, Settled, Signals};
 use super::records::{self, Outcome};
 use super::select;
@@ -52,16 +52,6 @@ pub(crate) struct Balance {
     pub(super) pending: usize,
 }
 
-/// Circuits are not known here yet.
-#[derive(Debug)]
-struct UnknownCircuits;
-
-impl CircuitGate for UnknownCircuits {
-    fn of<'a>(&'a self, _: &'a QueueName) -> BoxFuture<'a, Gate> {
-        Box::pin(std::future::ready(Gate::Unknown))
-    }
-}
-
 pub(super) async fn run(args: RetryArgs, session: &Session, out: &mut Output) -> Result<Exit, CliError> {
     // A list of what is there now: what fails again meanwhile is not retried again.
     let mut jobs = select::jobs(session, Shelf::Failed, &args.which, &args.filter).await?;
@@ -89,7 +79,7 @@ pub(super) async fn run(args: RetryArgs, session: &Session, out: &mut Output) ->
         balance: None,
     };
     if !args.json {
-        warn(&args, &jobs, &duplicates, skipped, out);
+        warn(&jobs, &duplicates, skipped, out);
     }
     if jobs.is_empty() {
         if args.json {
@@ -117,14 +107,9 @@ pub(super) async fn run(args: RetryArgs, session: &Session, out: &mut Output) ->
 
     session.watch().await;
     let operation = Operation::begun_by(steer::whoami());
-    let gate = UnknownCircuits;
-    let how = How {
-        operation: &operation,
-        act: Act::Retry,
-        rate: args.rate,
-        gate: args.when_circuit_closed.then_some(&gate as &dyn CircuitGate),
-        json: args.json,
-    };
+    let gate = if args.when_circuit_closed { Some(Circuits::open(session).await?) } else { None };
+    let how =
+        How { operation: &operation, act: Act::Retry, rate: args.rate, gate: gate.as_ref(), json: args.json };
     let ran = operation::run(session, &jobs, how, out).await?;
     if !args.json {
         ran.print(how, out);
@@ -175,13 +160,7 @@ async fn duplicates(session: &Session, jobs: &[Failed]) -> Result<Vec<MessageId>
     Ok(records::possible_duplicates(jobs, &attempts))
 }
 
-fn warn(
-    args: &RetryArgs,
-    jobs: &[Failed],
-    duplicates: &Result<Vec<MessageId>, String>,
-    skipped: usize,
-    out: &mut Output,
-) {
+fn warn(jobs: &[Failed], duplicates: &Result<Vec<MessageId>, String>, skipped: usize, out: &mut Output) {
     let warning = out.paint(Tone::Bad, "warning:");
     match duplicates {
         Ok(duplicates) if duplicates.is_empty() => {}
@@ -203,9 +182,6 @@ fn warn(
     let again = jobs.iter().filter(|job| job.envelope.progress.retried.is_some()).count();
     if again > 0 {
         out.line(&format!("{} failed again after being retried by hand", text::count(again as u64, "job")));
-    }
-    if args.when_circuit_closed {
-        out.line("circuits: their state is not known here, so nothing is waited for");
     }
 }
 

@@ -28,8 +28,10 @@ pub(super) fn draw(map: &Map) -> String {
         if edge.closes_cycle {
             options.push("constraint=false".to_owned());
         }
-        if !edge.declared {
+        if edge.drift {
             options.push("color=red".to_owned());
+        } else if !edge.declared {
+            options.push("style=dotted".to_owned());
         }
         let words = edge.figures.words();
         if !words.is_empty() {

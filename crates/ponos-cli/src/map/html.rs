@@ -27,7 +27,7 @@ svg rect { stroke: var(--line); }
 svg .event rect { fill: var(--event); } svg .reaction rect { fill: var(--reaction); }
 svg .task rect { fill: var(--task); } svg .outside rect { fill: var(--outside); stroke-dasharray: 4 3; }
 svg .edge { fill: none; stroke: var(--line); stroke-width: 1.3; marker-end: url(#tip); }
-svg .maybe { stroke-dasharray: 6 4; } svg .back { stroke-width: 2; }
+svg .maybe { stroke-dasharray: 6 4; } svg .seen { stroke-dasharray: 2 3; } svg .back { stroke-width: 2; }
 svg .drift rect, svg .edge.drift { stroke: var(--bad); }
 svg marker path { fill: var(--line); }
 svg g:hover rect { stroke-width: 2.5; } svg .edge:hover { stroke-width: 3; }
@@ -57,6 +57,10 @@ pub(super) fn page(map: &Map) -> String {
         let class = if cycle.guarded { "faint" } else { "bad" };
         // Writing to a string cannot fail.
         let _ = writeln!(out, "<p class=\"{class}\">Cycle: {} ({end})</p>", messages.join(" → "));
+    }
+    for (bad, remark) in map.remarks() {
+        let class = if bad { "bad" } else { "faint" };
+        let _ = writeln!(out, "<p class=\"{class}\">{}</p>", escape(&remark));
     }
     out.push_str("</body>\n</html>\n");
     out

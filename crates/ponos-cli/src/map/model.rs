@@ -1,7 +1,9 @@
 //! What is drawn.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use ponos::core::id::Timestamp;
 use serde::Serialize;
 
 use crate::json;
@@ -11,6 +13,9 @@ use crate::text;
 /// How much of a name is shown, in bytes.
 const SHOWN: usize = 200;
 
+/// How many edges or names a remark lists.
+const LISTED: usize = 20;
+
 /// Nodes and edges, ready to be drawn in any form.
 #[derive(Debug, Serialize)]
 pub(crate) struct Map {
@@ -19,6 +24,30 @@ pub(crate) struct Map {
     pub(super) edges: Vec<MapEdge>,
     pub(super) cycles: Vec<MapCycle>,
     longest_chain: Vec<String>,
+    /// Of a live system only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) live: Option<Seen>,
+}
+
+/// What a live system says beside figures.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Seen {
+    /// Figures begin with this hour.
+    pub(crate) since: Timestamp,
+    #[serde(skip)]
+    pub(crate) window: Duration,
+    /// Applications that manifests declare and that have not been seen for long, or never.
+    pub(crate) not_seen: Vec<Absent>,
+    /// Events and tasks that manifests declare and that nobody sent in that time.
+    pub(crate) unused: Vec<String>,
+    /// How many entries of that time are missing, so that figures are lower than they should be.
+    pub(crate) records_missing: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Absent {
+    pub(crate) app: String,
+    pub(crate) last_seen: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -61,8 +90,10 @@ pub(super) struct MapEdge {
     pub(super) to: String,
     /// Whether it leads back to where a chain has been.
     pub(super) closes_cycle: bool,
-    /// Whether a manifest says it; what is only observed is drift.
+    /// Whether a manifest says it.
     pub(super) declared: bool,
+    /// Whether it was observed and a manifest should say it: what is created without a reaction is in none.
+    pub(super) drift: bool,
     #[serde(flatten)]
     pub(super) figures: Figures,
 }
@@ -76,6 +107,9 @@ pub(super) struct MapCycle {
 /// What a live system tells of a node or an edge; what is not known is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Figures {
+    /// Messages or jobs that were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<u64>,
     /// Messages per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<f64>,
@@ -86,20 +120,24 @@ pub(crate) struct Figures {
     pub(crate) consumers: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) waiting: Option<u64>,
+    /// What keeps jobs: a pause, a circuit; a text of somebody else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
 }
 
 /// What a live system adds to what manifests tell. Offline it is empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overlay {
     pub(crate) nodes: BTreeMap<Node, Figures>,
-    /// Edges that were seen. Those that no manifest tells are drift.
+    /// Edges that were seen.
     pub(crate) edges: BTreeMap<(Node, Node), Figures>,
+    pub(crate) seen: Option<Seen>,
 }
 
 impl Map {
     pub(crate) fn of(system: &System, overlay: &Overlay) -> Self {
         let declared = Graph::of(system);
-        let graph = declared.with(overlay.edges.keys());
+        let graph = declared.with(overlay.nodes.keys(), overlay.edges.keys());
         let depths = Depths::of(&graph);
         let closing = graph.walk().closing;
         let nodes: Vec<MapNode> = graph
@@ -108,7 +146,9 @@ impl Map {
             .enumerate()
             .map(|(number, node)| {
                 let figures = overlay.nodes.get(node).cloned().unwrap_or_default();
-                let declared = declared.find(node).is_some();
+                // An application that is known may emit outside of its tasks: the edge says whether it should.
+                let is_known = matches!(node, Node::Outside(app) if system.apps.contains_key(app));
+                let declared = is_known || declared.find(node).is_some();
                 MapNode { hops: depths.hops[number], declared, figures, ..MapNode::of(system, node) }
             })
             .collect();
@@ -116,12 +156,15 @@ impl Map {
         let edges = graph.next.iter().enumerate().flat_map(|(from, to)| to.iter().map(move |to| (from, *to)));
         let edges = edges.map(|(from, to)| {
             let ends = (graph.nodes[from].clone(), graph.nodes[to].clone());
+            let declared = known.contains(&(&ends.0, &ends.1));
+            let in_code = matches!(ends, (Node::Outside(_) | Node::Task(_), Node::Task(_)));
             MapEdge {
                 ends: (from, to),
                 from: nodes[from].id.clone(),
                 to: nodes[to].id.clone(),
                 closes_cycle: closing.contains(&(from, to)),
-                declared: known.contains(&(&ends.0, &ends.1)),
+                declared,
+                drift: !declared && !in_code,
                 figures: overlay.edges.get(&ends).cloned().unwrap_or_default(),
             }
         });
@@ -135,6 +178,7 @@ impl Map {
             edges: edges.collect(),
             cycles: cycles.collect(),
             longest_chain: longest.collect(),
+            live: overlay.seen.clone(),
             nodes,
         }
     }
@@ -152,6 +196,63 @@ impl Map {
     /// The nodes of a kind.
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (usize, &MapNode)> {
         self.nodes.iter().enumerate().filter(move |(_, node)| node.kind == kind)
+    }
+
+    /// What is not as manifests say, each in a line that is safe to be shown; the flag is for what is bad.
+    pub(super) fn remarks(&self) -> Vec<(bool, String)> {
+        let mut remarks = Vec::new();
+        let ends = |edge: &MapEdge| {
+            format!("{} → {}", self.nodes[edge.ends.0].label(), self.nodes[edge.ends.1].label())
+        };
+        let in_code = self.edges.iter().filter(|edge| !edge.declared && !edge.drift).map(|edge| {
+            let mut words = vec![ends(edge)];
+            words.extend(edge.figures.words());
+            words.join("  ")
+        });
+        let in_code: Vec<String> = in_code.collect();
+        if !in_code.is_empty() {
+            remarks.push((false, format!("created without a reaction: {}", listed(&in_code))));
+        }
+        let drift: Vec<String> = self.edges.iter().filter(|edge| edge.drift).map(ends).collect();
+        if !drift.is_empty() {
+            let edges = text::count(drift.len() as u64, "observed edge");
+            remarks.push((true, format!("drift: {edges} not in any manifest ({})", listed(&drift))));
+        }
+        let told: BTreeSet<usize> =
+            self.edges.iter().filter(|edge| edge.drift).flat_map(|edge| [edge.ends.0, edge.ends.1]).collect();
+        let strange =
+            self.nodes.iter().enumerate().filter(|(number, node)| {
+                !node.declared && node.kind != Kind::Outside && !told.contains(number)
+            });
+        let strange: Vec<String> = strange.map(|(_, node)| node.label()).collect();
+        if !strange.is_empty() {
+            remarks.push((true, format!("drift: in no manifest: {}", listed(&strange))));
+        }
+        let Some(live) = &self.live else { return remarks };
+        for absent in &live.not_seen {
+            let app = label(&absent.app);
+            let now = text::now();
+            remarks.push((
+                true,
+                match absent.last_seen {
+                    Some(at) => format!("{app} has not been seen for {}", text::duration(now.since(at))),
+                    None => format!("{app} is declared and has never been seen"),
+                },
+            ));
+        }
+        if !live.unused.is_empty() {
+            let unused: Vec<String> = live.unused.iter().map(|name| label(name)).collect();
+            let window = crate::amount::show_duration(live.window);
+            remarks.push((false, format!("declared and not sent in {window}: {}", listed(&unused))));
+        }
+        if live.records_missing > 0 {
+            let missing = text::count(live.records_missing, "record");
+            remarks.push((
+                true,
+                format!("{missing} of that time are missing: figures are lower than what happened"),
+            ));
+        }
+        remarks
     }
 
     /// The applications, and the nodes of each.
@@ -182,8 +283,10 @@ impl MapNode {
                 (Kind::Reaction, format!("reaction:{app}:{event}"), Some(app.clone()), Some(queue))
             }
             Node::Task(task) => {
-                let app =
-                    system.tasks.get(task).map_or_else(|| task.clone(), |known| known.app(task).to_owned());
+                let app = system
+                    .tasks
+                    .get(task)
+                    .map_or_else(|| first_segment(task), |known| known.app(task).to_owned());
                 (Kind::Task, format!("task:{task}"), Some(app), Some(task.clone()))
             }
         };
@@ -241,7 +344,7 @@ impl Figures {
     /// In words; empty where nothing is known.
     pub(super) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        words.extend(self.rate.map(|rate| format!("{rate:.1}/s")));
+        words.extend(self.rate.filter(|rate| *rate > 0.0).map(rate_in_words));
         words.extend(self.failed.filter(|part| *part > 0.0).map(|part| format!("✖ {:.1}%", part * 100.0)));
         match (self.consumers, self.waiting) {
             (Some(0), _) => words.push("⚠ no consumer".to_owned()),
@@ -249,8 +352,28 @@ impl Figures {
             (None, _) => {}
         }
         words.extend(self.waiting.filter(|waiting| *waiting > 0).map(|waiting| format!("{waiting} waiting")));
+        words.extend(self.held.as_deref().map(label));
         words
     }
+}
+
+/// In the shortest unit of time in which it can be seen.
+fn rate_in_words(rate: f64) -> String {
+    let units = [("s", 1.0), ("min", 60.0), ("h", 3600.0)];
+    let unit = units.into_iter().find(|(_, seconds)| rate * seconds >= 0.095);
+    let (unit, seconds) = unit.unwrap_or(("d", 86_400.0));
+    format!("{:.1}/{unit}", rate * seconds)
+}
+
+fn first_segment(name: &str) -> String {
+    name.split('.').next().unwrap_or(name).to_owned()
+}
+
+/// The first few of many.
+fn listed(items: &[String]) -> String {
+    let more = items.len().saturating_sub(LISTED);
+    let shown = items[..items.len() - more].join(", ");
+    if more > 0 { format!("{shown}, … and {more} more") } else { shown }
 }
 
 /// A name of somebody else, safe to be shown.
@@ -293,8 +416,13 @@ pub(super) mod tests {
     #[test]
     fn figures_of_a_live_system_stand_in_every_form_and_offline_there_are_none() {
         let event = Node::Event("org.paid".to_owned());
-        let figures =
-            Figures { rate: Some(4.8), failed: Some(0.011), consumers: Some(0), waiting: Some(1204) };
+        let figures = Figures {
+            rate: Some(4.8),
+            failed: Some(0.011),
+            consumers: Some(0),
+            waiting: Some(1204),
+            ..Figures::default()
+        };
         let overlay = Overlay { nodes: BTreeMap::from([(event, figures)]), ..Overlay::default() };
         let (live, offline) = (Map::of(&one_app(), &overlay), Map::of(&one_app(), &Overlay::default()));
         type Draw = fn(&Map) -> String;

@@ -35,7 +35,8 @@ pub(super) fn draw(map: &Map) -> String {
         let marks = [
             (map.nodes[from].conditional, " maybe"),
             (edge.closes_cycle, " back"),
-            (!edge.declared, " drift"),
+            (edge.drift, " drift"),
+            (!edge.declared && !edge.drift, " seen"),
         ];
         class.extend(marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark));
         let mut title = format!("{} → {}", map.nodes[from].label(), map.nodes[to].label());

@@ -66,6 +66,7 @@ fn emitters(map: &Map) -> Vec<(String, Vec<usize>)> {
         let emitted = nodes.iter().filter(|node| map.nodes[**node].kind != Kind::Reaction);
         let mut events: Vec<usize> =
             emitted.flat_map(|node| map.after(*node)).map(|(_, event)| event).collect();
+        events.retain(|event| map.nodes[*event].kind == Kind::Event);
         events.sort_unstable();
         events.dedup();
         if !events.is_empty() {
@@ -117,15 +118,8 @@ fn below(map: &Map) -> String {
         let end = if cycle.guarded { "can end" } else { "⚠ nothing ends it but the hop limit" };
         out.push_str(&format!("cycle: {} ({end})\n", messages.join(" → ")));
     }
-    let drift: Vec<String> = map
-        .edges
-        .iter()
-        .filter(|edge| !edge.declared)
-        .map(|edge| format!("{} → {}", map.nodes[edge.ends.0].label(), map.nodes[edge.ends.1].label()))
-        .collect();
-    if !drift.is_empty() {
-        let edges = crate::text::count(drift.len() as u64, "observed edge");
-        out.push_str(&format!("drift: {edges} not in any manifest ({})\n", drift.join(", ")));
+    for (_, remark) in map.remarks() {
+        out.push_str(&format!("{remark}\n"));
     }
     out
 }

@@ -18,7 +18,10 @@ pub(super) struct OfApp {
 }
 
 pub(super) async fn list(Given(state): Shared, Asked(query): Asked<OfApp>) -> Answer {
-    queues::document(&state.session, query.app.as_ref()).await.map(answer::written).map_err(Into::into)
+    let app = query.app;
+    let asked =
+        state.models.ask(move |_, session, handle| handle.block_on(queues::document(session, app.as_ref())));
+    asked.await.map(answer::written)
 }
 
 #[derive(Debug, Deserialize)]

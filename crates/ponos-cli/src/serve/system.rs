@@ -104,8 +104,10 @@ pub(super) async fn names(Given(state): Shared, Asked(query): Asked<Names>) -> A
 }
 
 pub(super) async fn explain(Given(state): Shared, Path(name): Path<String>, _: Asked<Nothing>) -> Answer {
-    let explained =
-        state.models.ask(move |view, _, _| explain::document(&name, &System::of(manifests(view)?))).await;
+    let explained = state
+        .models
+        .ask(move |view, session, handle| handle.block_on(explain::document(&name, view, session)))
+        .await;
     explained.map(answer::written)
 }
 

@@ -71,10 +71,14 @@ impl Graph {
         Self::from_edges(&edges)
     }
 
-    /// The same, and edges that were seen elsewhere.
-    pub(crate) fn with<'a>(&'a self, more: impl IntoIterator<Item = &'a (Node, Node)>) -> Self {
+    /// The same, and nodes and edges that were seen elsewhere.
+    pub(crate) fn with<'a>(
+        &'a self,
+        nodes: impl IntoIterator<Item = &'a Node>,
+        more: impl IntoIterator<Item = &'a (Node, Node)>,
+    ) -> Self {
         let mut edges: BTreeMap<Node, BTreeSet<Node>> =
-            self.nodes.iter().map(|node| (node.clone(), BTreeSet::new())).collect();
+            self.nodes.iter().chain(nodes).map(|node| (node.clone(), BTreeSet::new())).collect();
         let more = more.into_iter().map(|(from, to)| (from, to));
         for (from, to) in self.edges().chain(more) {
             edges.entry(to.clone()).or_default();

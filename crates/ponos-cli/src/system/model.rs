@@ -79,6 +79,11 @@ impl System {
         system
     }
 
+    /// The names of all events and tasks.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.events.keys().chain(self.tasks.keys()).map(String::as_str)
+    }
+
     fn add(&mut self, Loaded { manifest, .. }: &Loaded) {
         let name = &manifest.app;
         let limit = manifest.effective_hop_limit();

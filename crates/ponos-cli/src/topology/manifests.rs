@@ -27,8 +27,17 @@ pub(super) struct Application {
 ///
 /// When a file cannot be read or is no manifest.
 pub(super) fn read(files: &[PathBuf]) -> Result<Vec<Application>, CliError> {
+    united(load(files)?)
+}
+
+/// Unites the manifests of each application.
+///
+/// # Errors
+///
+/// When one has a name that is none.
+pub(super) fn united(manifests: Vec<Loaded>) -> Result<Vec<Application>, CliError> {
     let mut applications: BTreeMap<AppName, Application> = BTreeMap::new();
-    for loaded in load(files)? {
+    for loaded in manifests {
         let application = application(&loaded)?;
         match applications.get_mut(&application.app) {
             Some(other) => other.unite(application),

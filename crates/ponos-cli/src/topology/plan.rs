@@ -6,7 +6,7 @@ use ponos::rabbitmq::management::Management;
 use ponos::rabbitmq::policies::{self, Policy};
 use serde::Serialize;
 
-use super::{ManifestArgs, compare, manifests};
+use super::{PlanArgs, compare, manifests};
 use crate::error::{CliError, Exit};
 use crate::output::{Output, Tone};
 use crate::{json, text};
@@ -59,11 +59,12 @@ struct PolicyJson {
 ///
 /// When a manifest cannot be read or the management plugin is not there.
 pub(super) async fn run(
-    args: ManifestArgs,
+    args: PlanArgs,
     options: &RabbitOptions,
+    url: Option<&str>,
     out: &mut Output,
 ) -> Result<Exit, CliError> {
-    let applications = manifests::read(&args.manifests)?;
+    let applications = manifests::united(crate::manifests::files_or_records(&args.manifests, url).await?)?;
     let management = Management::new(options)?;
     let diff = compare(&applications, options, &management).await?;
     let set = management.operator_policies().await?;

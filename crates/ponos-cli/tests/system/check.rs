@@ -272,7 +272,7 @@ fn warnings_are_no_errors_unless_they_are_denied() {
     let set = Set::shown();
     set.run(&["check"], &[]).ends(0);
     set.run(&["check"], &["--deny-warnings"]).ends(1);
-    let none = Set::default().run(&["check"], &[]).ends(2);
+    let none = Set::default().run(&["check"], &[]).ends(3);
     assert!(none.err.contains("PONOS_MANIFEST=1"), "{none:?}");
 }
 

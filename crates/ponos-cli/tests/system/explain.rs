@@ -69,7 +69,7 @@ fn json_says_the_same() {
 fn what_nobody_knows_is_not_found_and_without_offline_there_is_a_way_out() {
     let ran = Set::shown().run(&["explain", "org.payment.procesed", "--offline"], &[]).ends(1);
     assert!(ran.err.contains("did you mean `org.payment.processed`?"), "{ran:?}");
-    let ran = Set::shown().run(&["explain", "org.payment.processed"], &[]).ends(2);
+    let ran = Set::shown().run(&["explain", "org.payment.processed"], &[]).ends(3);
     assert!(ran.err.contains("--offline"), "{ran:?}");
 }
 

@@ -126,6 +126,14 @@ impl Watching {
         self.seen.clear();
     }
 
+    /// What ^C does.
+    #[allow(dead_code, reason = "not every test interrupts")]
+    #[track_caller]
+    pub(crate) fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+
     /// Its exit code, once it has ended by itself.
     #[track_caller]
     pub(crate) fn code(mut self) -> i32 {
