@@ -77,6 +77,7 @@ pub(crate) async fn list(session: &Session, by: Option<&str>, wish: &Wish) -> Re
 pub(crate) async fn group(
     session: &Session,
     digits: &str,
+    app: Option<AppName>,
     last: usize,
     body: bool,
 ) -> Result<String, CliError> {
@@ -90,7 +91,7 @@ pub(crate) async fn group(
         }
     };
     let wanted = wanted(body);
-    let (jobs, count) = show::group(&which, None, last, wanted, Shelf::Failed, session).await?;
+    let (jobs, count) = show::group(&which, app, last, wanted, Shelf::Failed, session).await?;
     Ok(show::group_document(&jobs, count, wanted))
 }
 

@@ -31,6 +31,7 @@ pub(super) async fn list(Given(state): Shared, Asked(query): Asked<List>) -> Ans
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
+    app: Option<AppName>,
     limit: Option<usize>,
     #[serde(default)]
     body: u8,
@@ -42,7 +43,7 @@ pub(super) async fn group(
     Asked(query): Asked<Group>,
 ) -> Answer {
     let limit = answer::limit(query.limit)?;
-    let shown = asked::group(&state.session, &digits, limit, with_body(query.body)?).await;
+    let shown = asked::group(&state.session, &digits, query.app, limit, with_body(query.body)?).await;
     shown.map(answer::written).map_err(Into::into)
 }
 

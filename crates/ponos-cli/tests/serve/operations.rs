@@ -1,5 +1,6 @@
 //! What there is to do.
 
+use ponos_testbed::Node;
 use serde_json::{Value, json};
 
 use crate::retries::*;
@@ -18,38 +19,50 @@ fn ended(server: &Server, begun: &Answer) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_jobs_are_retried_once_discarded_and_restored() {
     let (_dir, url) = place();
+    retried_discarded_restored(&url, Server::start).await;
+}
+
+/// The same on a real RabbitMQ node, where all goes over the network and records are in a stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_on_rabbitmq() {
+    let url = tokio::task::spawn_blocking(|| Node::shared().fresh_vhost()).await.expect("a node starts");
+    let view = tempfile::tempdir().unwrap();
+    retried_discarded_restored(&url, |url| Server::with_view(url, Some(view.path()))).await;
+}
+
+async fn retried_discarded_restored(url: &str, start: impl Fn(&str) -> Server) {
     let printer = Printer::burning("the printer is on fire");
-    let shop = shop(&url, &printer).await;
-    publish(&url, 0..5).await;
+    let shop = shop(url, &printer).await;
+    publish(url, 0..5).await;
     printer.has_failed(5).await;
-    let list = failed(&url, 5);
+    let list = failed(url, 5);
     let group = list["groups"][0]["fingerprint"].as_str().unwrap().to_owned();
     let ids: Vec<&str> =
         list["groups"][0]["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
-    let server = Server::start(&url);
+    let server = start(url);
     printer.fire(false);
 
-    let dry = json!({"verb": "retry", "selector": {"jobs": [group]}, "dry_run": true});
+    let dry = json!({"verb": "retry", "selector": {"app": "shop", "jobs": [group]}, "dry_run": true});
     let dry = ended(&server, &server.post(&dry, &[]));
     assert_eq!(
         (&dry["state"], &dry["plan"]["jobs"], &dry["jobs"]),
         (&json!("finished"), &json!(5), &json!([]))
     );
     assert_eq!(dry["plan"]["queues"], json!([{"queue": TASK, "jobs": 5}]));
-    failed(&url, 5);
+    failed(url, 5);
 
     // Once for a key, and only for the same request.
-    let one = json!({"verb": "retry", "selector": {"jobs": [ids[0]]}, "rate": "100/s"});
+    let one = json!({"verb": "retry", "selector": {"app": "shop", "jobs": [ids[0]]}, "rate": "100/s"});
     let key = ["idempotency-key: again"];
     let first = ended(&server, &server.post(&one, &key));
     assert_eq!((&first["state"], &first["progress"]["done"]), (&json!("finished"), &json!(1)), "{first}");
     printer.has_printed(1).await;
-    failed(&url, 4);
+    failed(url, 4);
     let again = server.post(&one, &key);
     assert_eq!((again.status, &again.json()["id"]), (202, &first["id"]));
-    let other = json!({"verb": "retry", "selector": {"all": true}});
+    let other = json!({"verb": "retry", "selector": {"app": "shop", "all": true}});
     server.post(&other, &key).is_problem(422, "new key");
-    failed(&url, 4);
+    failed(url, 4);
     // Retried is not resolved: what became of it is told apart.
     let location = format!("/api/v1/operations/{}", first["id"].as_str().unwrap());
     let balance = server.until(&location, |answer| {
@@ -65,16 +78,16 @@ async fn failed_jobs_are_retried_once_discarded_and_restored() {
         (&json!(4), &Value::Null),
         "{discarded}"
     );
-    failed(&url, 0);
-    let restore = json!({"verb": "restore", "selector": {"jobs": [ids[1]]}});
+    failed(url, 0);
+    let restore = json!({"verb": "restore", "selector": {"app": "shop", "jobs": [ids[1]]}});
     assert_eq!(ended(&server, &server.post(&restore, &[]))["progress"]["done"], 1);
-    failed(&url, 1);
+    failed(url, 1);
 
     // What is not there was not begun, and its key may be used again.
-    let gone = json!({"verb": "retry", "selector": {"jobs": [ids[0]]}});
+    let gone = json!({"verb": "retry", "selector": {"app": "shop", "jobs": [ids[0]]}});
     let key = ["idempotency-key: gone"];
     server.post(&gone, &key).is_problem(404, "no failed job");
-    let there = json!({"verb": "retry", "selector": {"jobs": [ids[1]]}});
+    let there = json!({"verb": "retry", "selector": {"app": "shop", "jobs": [ids[1]]}});
     assert_eq!(ended(&server, &server.post(&there, &key))["progress"]["done"], 1);
     server.get("/api/v1/operations/op-00000000").is_problem(404, "no such operation");
     printer.has_printed(2).await;

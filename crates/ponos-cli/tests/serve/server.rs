@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,15 @@ impl Answer {
 
 impl Server {
     pub(crate) fn start(url: &str) -> Self {
+        Self::with_view(url, None)
+    }
+
+    /// With another place for its read model than beside the broker's file.
+    pub(crate) fn with_view(url: &str, view: Option<&Path>) -> Self {
         let mut command = command(url, &["serve", "--listen", "127.0.0.1:0", "--json"]);
+        if let Some(view) = view {
+            command.env("PONOS_VIEW", view);
+        }
         let mut child = command
             .env("PONOS_API_TOKEN", TOKEN)
             .stdout(Stdio::piped())
