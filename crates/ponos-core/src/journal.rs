@@ -133,6 +133,12 @@ pub trait JournalReader: Debug + Send {
 
     /// Where to go on: behind what [`next`](Self::next) has given so far. `None` before the first entry.
     fn position(&self) -> Option<Position>;
+
+    /// Since when the log keeps entries, where this reader has seen that: what an instance that is older wrote before is not
+    /// lost, nobody kept it.
+    fn began(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// A place in a log. Only the journal that it comes from understands it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
 use ponos_core::broker::{BoxFuture, BrokerError, BrokerErrorKind};
@@ -16,7 +16,7 @@ use crate::declare::Declarer;
 use crate::error;
 use crate::link::Link;
 use crate::publish::{Outcome, Publisher};
-use crate::stream::{self, Reader, mark};
+use crate::stream::{self, Read, Reader, mark};
 use crate::topology::{LIFECYCLE, LIFECYCLE_LOG, Plan};
 
 /// What says that a message is a batch of entries, or a reader's mark.
@@ -100,6 +100,8 @@ impl RabbitJournal {
             mark: Some(end.into_bytes()),
             asked: None,
             position: None,
+            from_start: from == From::Start,
+            began: None,
         };
         match from {
             From::End => while !reader.read(QUIET).await?.is_empty() {},
@@ -131,6 +133,9 @@ struct RabbitReader {
     /// The place that was asked for, until the first message has shown that it is in this stream.
     asked: Option<u64>,
     position: Option<Position>,
+    /// Whether it began with the first message, and when that was published.
+    from_start: bool,
+    began: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for RabbitReader {
@@ -145,7 +150,7 @@ impl RabbitReader {
         loop {
             let Some(stream) = &mut self.stream else { return Ok(Vec::new()) };
             let within = if self.mark.is_some() { quiet } else { COME };
-            let Some((offset, bytes)) = stream.next(within).await? else {
+            let Some(Read { offset, at, bytes }) = stream.next(within).await? else {
                 if self.mark.is_some() {
                     return Err(error::unavailable("the stream of records did not come to its end in time"));
                 }
@@ -157,7 +162,12 @@ impl RabbitReader {
                 // The stream was deleted and made anew: what was asked for was in another one.
                 let first = Reader::open(&self.consume, LIFECYCLE_LOG, stream::From::First).await?;
                 self.stream = Some(first);
+                self.from_start = true;
                 continue;
+            }
+            // The first message of a stream is the mark of who declared it, or the oldest that is still kept.
+            if self.from_start && self.position.is_none() {
+                self.began = at;
             }
             self.position = Some(Position { log: 0, offset });
             if let Some(mark) = bytes.strip_prefix(MARK) {
@@ -185,6 +195,10 @@ impl JournalReader for RabbitReader {
     fn position(&self) -> Option<Position> {
         self.position
     }
+
+    fn began(&self) -> Option<Timestamp> {
+        self.began
+    }
 }
 
 impl Drop for RabbitReader {
@@ -199,7 +213,9 @@ fn message(body: Vec<u8>) -> crate::publish::Message {
     crate::publish::Message {
         exchange: LIFECYCLE.to_owned(),
         routing_key: String::new(),
-        properties: BasicProperties::default().with_content_type(CONTENT_TYPE.into()),
+        properties: BasicProperties::default()
+            .with_content_type(CONTENT_TYPE.into())
+            .with_timestamp(Timestamp::from(SystemTime::now()).as_millis()),
         body: body.into(),
         mandatory: false,
         level: None,

@@ -18,7 +18,7 @@ use crate::broker::Shared;
 use crate::error;
 use crate::link::Link;
 use crate::publish::{Message, Outcome, Publisher};
-use crate::stream::{From, Reader, mark};
+use crate::stream::{From, Read, Reader, mark};
 use crate::topology::{Plan, orders_name};
 
 /// How long it may take until what was written is read.
@@ -104,7 +104,7 @@ async fn follow(link: Arc<Link>, stream: String, state: watch::Sender<State>) {
         let problem = match Reader::open(&link, &stream, from).await {
             Ok(mut reader) => loop {
                 match reader.next(Duration::from_secs(3600)).await {
-                    Ok(Some((_, bytes))) => {
+                    Ok(Some(Read { bytes, .. })) => {
                         apply(&bytes, &state);
                         from = reader.after();
                         pause = FIRST_PAUSE;

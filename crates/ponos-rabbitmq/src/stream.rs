@@ -31,6 +31,15 @@ pub(crate) enum From {
     Offset(i64),
 }
 
+/// One message of a stream.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) offset: u64,
+    /// When it was published, on the clock of who did, where that was written into it.
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// An open stream.
 pub(crate) struct Reader {
     channel: Channel,
@@ -62,12 +71,12 @@ impl Reader {
         }
     }
 
-    /// The next message and its offset; `None` when none came in time.
+    /// The next message; `None` when none came in time.
     ///
     /// # Errors
     ///
     /// When the stream or the connection is gone.
-    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<(u64, Vec<u8>)>, BrokerError> {
+    pub(crate) async fn next(&mut self, within: Duration) -> Result<Option<Read>, BrokerError> {
         let coming = std::future::poll_fn(|cx| Pin::new(&mut self.consumer).poll_next(cx));
         match timeout(within, coming).await {
             Ok(Some(Ok(delivery))) => {
@@ -83,7 +92,8 @@ impl Reader {
                     acked.map_err(|error| error::of_operation("reading a stream", &error))?;
                 }
                 let offset = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0);
-                Ok(Some((offset, delivery.data)))
+                let at = (*delivery.properties.timestamp()).map(Timestamp::from_millis);
+                Ok(Some(Read { offset, at, bytes: delivery.data }))
             }
             Ok(Some(Err(error))) => Err(error::of_operation("reading a stream", &error)),
             Ok(None) => Err(error::unavailable("the stream is gone")),

@@ -66,6 +66,11 @@ impl Central {
         self.connection.execute("UPDATE progress SET log = NULL, place = NULL", []).map(|_| ())
     }
 
+    /// The log keeps entries since then.
+    pub(crate) fn began(&self, at: u64) -> rusqlite::Result<()> {
+        self.connection.execute("UPDATE progress SET began = ?1 WHERE began <> ?1", [sql(at)]).map(|_| ())
+    }
+
     /// The log was read to its end.
     pub(crate) fn read_to_end(&self, at: u64) -> rusqlite::Result<()> {
         self.connection.execute("UPDATE progress SET read_at = max(read_at, ?1)", [sql(at)]).map(|_| ())
@@ -74,7 +79,9 @@ impl Central {
     /// Counts the entries that are new; how many they were.
     pub(crate) fn take(&mut self, entries: &[Entry], read_to: Option<Position>) -> rusqlite::Result<usize> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut taking = Taking { tx: &tx, known: HashMap::new(), rollup: Rollup::default(), latest: 0 };
+        let began = tx.prepare_cached("SELECT began FROM progress")?.query_row([], |row| row.get(0))?;
+        let mut taking =
+            Taking { tx: &tx, began, known: HashMap::new(), rollup: Rollup::default(), latest: 0 };
         let mut new = 0;
         for entry in entries {
             new += usize::from(taking.entry(entry)?);
@@ -110,6 +117,8 @@ fn position(connection: &Connection) -> rusqlite::Result<Option<Position>> {
 
 struct Taking<'a> {
     tx: &'a Connection,
+    /// Since when the log keeps entries.
+    began: i64,
     known: HashMap<u64, Known>,
     rollup: Rollup,
     latest: i64,
@@ -122,7 +131,7 @@ impl Taking<'_> {
         let at = sql(entry.said.at().as_millis());
         let known = match self.known.entry(entry.origin.id) {
             Place::Occupied(known) => known.into_mut(),
-            Place::Vacant(unknown) => unknown.insert(known(self.tx, &entry.origin, at)?),
+            Place::Vacant(unknown) => unknown.insert(known(self.tx, entry, at, self.began)?),
         };
         if seq >= known.next {
             if seq > known.next {
@@ -186,7 +195,8 @@ impl Taking<'_> {
     }
 }
 
-fn known(tx: &Connection, origin: &Origin, at: i64) -> rusqlite::Result<Known> {
+fn known(tx: &Connection, entry: &Entry, at: i64, began: i64) -> rusqlite::Result<Known> {
+    let origin = &entry.origin;
     let id = origin.id.cast_signed();
     let select =
         "SELECT next, latest, first_at, last_at, hello_at, bye_at, beat_at, beat FROM origin WHERE id = ?1";
@@ -208,25 +218,20 @@ fn known(tx: &Connection, origin: &Origin, at: i64) -> rusqlite::Result<Known> {
         return Ok(found);
     }
     let started = sql(origin.started.as_millis());
+    // What it wrote before there was a log is not lost: nobody looked.
+    let next = if started < began { sql(entry.seq) } else { 0 };
     let insert = "INSERT INTO origin (id, app, version, host, started, next, latest, first_at, last_at)
-                  VALUES (?1, ?2, ?3, ?4, ?5, 0, ?5, ?6, ?6)";
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?7, ?5, ?6, ?6)";
     tx.prepare_cached(insert)?.execute(params![
         id,
         origin.app.as_str(),
         origin.version.as_deref(),
         &*origin.host,
         started,
-        at
+        at,
+        next
     ])?;
-    Ok(Known {
-        next: 0,
-        latest: started,
-        first_at: at,
-        last_at: at,
-        hello_at: None,
-        bye_at: None,
-        beat: None,
-    })
+    Ok(Known { next, latest: started, first_at: at, last_at: at, hello_at: None, bye_at: None, beat: None })
 }
 
 /// Takes a number out of the gap that it is in; `false` if it is in none.

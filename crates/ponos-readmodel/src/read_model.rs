@@ -128,6 +128,9 @@ impl ReadModel {
             let end = entries.is_empty();
             caught_up.read += entries.len() as u64;
             page.extend(entries);
+            if let Some(began) = reader.began() {
+                self.on_central(|central| central.began(began.as_millis()))?;
+            }
             // The lock is taken for what is at hand, and never while a broker is waited for.
             let position = reader.position();
             if page.len() >= PAGE || end && (!page.is_empty() || position > self.position()?) {

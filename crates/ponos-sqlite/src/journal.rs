@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ponos_core::broker::{BoxFuture, BrokerError, BrokerErrorKind};
+use ponos_core::id::Timestamp;
 use ponos_core::journal::{Entry, From, Journal, JournalReader, Position, decode, encode};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
@@ -52,8 +53,11 @@ CREATE TABLE IF NOT EXISTS batch (
   bytes BLOB    NOT NULL    -- ponos_core::journal::encode
 ) STRICT;
 CREATE INDEX IF NOT EXISTS batch_at ON batch (at);
-CREATE TABLE IF NOT EXISTS log (id INTEGER NOT NULL) STRICT;
-INSERT INTO log SELECT random() WHERE NOT EXISTS (SELECT 1 FROM log);
+CREATE TABLE IF NOT EXISTS log (
+  id    INTEGER NOT NULL,
+  began INTEGER NOT NULL    -- when it was made, milliseconds since the epoch
+) STRICT;
+INSERT INTO log SELECT random(), unixepoch('subsec') * 1000 WHERE NOT EXISTS (SELECT 1 FROM log);
 DROP TABLE IF EXISTS record;";
 
 /// The journal beside one broker's file; see the [module](self).
@@ -82,7 +86,7 @@ enum Ask {
 #[derive(Debug)]
 enum Answer {
     /// The log, and the batch behind which it begins.
-    Place { log: u64, after: u64 },
+    Place { log: u64, began: Timestamp, after: u64 },
     /// Entries, and the last batch that they come from.
     Entries(Vec<Entry>, u64),
 }
@@ -143,10 +147,10 @@ impl Journal for SqliteJournal {
 
     fn open(&self, from: From) -> BoxFuture<'_, Result<Box<dyn JournalReader>, BrokerError>> {
         Box::pin(async move {
-            let Answer::Place { log, after } = ask(&self.writer, Ask::Place(from)).await? else {
+            let Answer::Place { log, began, after } = ask(&self.writer, Ask::Place(from)).await? else {
                 return Err(closed());
             };
-            let reader = SqliteReader { writer: self.writer.clone(), log, after, position: None };
+            let reader = SqliteReader { writer: self.writer.clone(), log, began, after, position: None };
             Ok(Box::new(reader) as Box<dyn JournalReader>)
         })
     }
@@ -172,6 +176,7 @@ async fn ask(writer: &mpsc::Sender<Message>, question: Ask) -> Result<Answer, Br
 struct SqliteReader {
     writer: mpsc::Sender<Message>,
     log: u64,
+    began: Timestamp,
     /// The last batch that was read.
     after: u64,
     position: Option<Position>,
@@ -199,6 +204,10 @@ impl JournalReader for SqliteReader {
 
     fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    fn began(&self) -> Option<Timestamp> {
+        Some(self.began)
     }
 }
 
@@ -327,7 +336,8 @@ fn insert(connection: &mut Connection, entries: &[Entry], limit: u64) -> rusqlit
 }
 
 fn place(connection: &Connection, from: From) -> rusqlite::Result<Answer> {
-    let log: i64 = connection.query_row("SELECT id FROM log", [], |row| row.get(0))?;
+    let (log, began): (i64, i64) =
+        connection.query_row("SELECT id, began FROM log", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let log = log.cast_unsigned();
     let ask = |question: &str, at: i64| -> rusqlite::Result<Option<i64>> {
         connection.prepare_cached(question)?.query_row([at], |row| row.get(0))
@@ -348,7 +358,8 @@ fn place(connection: &Connection, from: From) -> rusqlite::Result<Answer> {
         From::After(_) => 0,
         From::End => ask(last, 0)?.unwrap_or(0),
     };
-    Ok(Answer::Place { log, after: u64::try_from(after).unwrap_or(0) })
+    let began = Timestamp::from_millis(u64::try_from(began).unwrap_or(0));
+    Ok(Answer::Place { log, began, after: u64::try_from(after).unwrap_or(0) })
 }
 
 fn page(connection: &Connection, after: u64) -> rusqlite::Result<Answer> {

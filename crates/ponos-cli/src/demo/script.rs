@@ -379,7 +379,6 @@ impl Script {
                     }
                 };
                 console.line(Tone::Plain, &format!("  ponos trace {}{broker}", tid.short()));
-                console.line(Tone::Plain, &format!("  ponos diff @last @failed{broker}"));
                 console.line(Tone::Plain, &format!("  ponos explain org.payment.processed{broker}"));
                 console.line(Tone::Plain, &format!("  ponos map{broker}"));
                 console.line(Tone::Plain, &format!("  ponos failed list --app pheidi{broker}"));

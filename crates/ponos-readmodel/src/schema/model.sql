@@ -4,9 +4,10 @@ CREATE TABLE progress (
   log      INTEGER,            -- ponos_core::journal::Position
   place    INTEGER,
   latest   INTEGER NOT NULL,   -- the latest entry's time, milliseconds since the epoch like every time here
+  began    INTEGER NOT NULL,   -- since when the log keeps entries, 0 where that is not known
   read_at  INTEGER NOT NULL    -- when the log was last read to its end, on this machine's clock
 ) STRICT;
-INSERT INTO progress VALUES (1, NULL, NULL, 0, 0);
+INSERT INTO progress VALUES (1, NULL, NULL, 0, 0, 0);
 
 CREATE TABLE origin (
   id       INTEGER PRIMARY KEY, -- Origin::id
