@@ -162,3 +162,22 @@ async fn a_reader_goes_on_where_it_was_and_begins_anew_in_another_log() {
     let mut other = journal.open(From::After(place)).await.unwrap();
     assert_eq!(numbers(other.next().await.unwrap()), [4], "the place was in another log");
 }
+
+#[tokio::test]
+async fn a_journal_of_version_1_is_emptied_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(dir.path().join("ponos.db.journal")).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 1349480010; PRAGMA user_version = 1;
+         CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, tail TEXT NOT NULL,
+           json TEXT NOT NULL) STRICT;
+         INSERT INTO record VALUES (1, 1, 'x', '{}');",
+    )
+    .unwrap();
+    drop(old);
+    let broker = broker(&dir.path().join("ponos.db"), 1000);
+    let (journal, teller, tid) = (broker.journal().unwrap(), Teller::new(), Tid::new(now(), random()));
+    teller.tell(&*journal, record(&tid));
+    assert_eq!(read(&*journal, &JournalQuery::Last(10)).await.unwrap().len(), 1);
+    assert_eq!(journal.dropped(), 0);
+}
