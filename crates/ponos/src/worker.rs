@@ -22,7 +22,9 @@ mod policy;
 mod queue;
 mod settle;
 mod solo;
+mod spec;
 mod vitals;
+mod waits;
 
 pub use circuit::{CircuitChange, CircuitState};
 pub use hooks::{ErrorReport, ErroredEvents, Undecodable};
@@ -33,9 +35,10 @@ pub(crate) use circuit::{Circuit, Told};
 pub(crate) use hooks::Hooks;
 pub(crate) use limiter::{LimitStore, Limiter};
 pub(crate) use policy::Resolved;
-pub(crate) use queue::{BoundRecoverFn, Control, QueueSpec, QueueWorker, RunFn, Started};
+pub(crate) use queue::{Control, QueueWorker};
 pub(crate) use settle::errored_event;
 pub(crate) use solo::Solo;
+pub(crate) use spec::{BoundRecoverFn, QueueSpec, RunFn, Started};
 pub(crate) use vitals::{Rest, Vitals};
 
 use std::sync::Arc;

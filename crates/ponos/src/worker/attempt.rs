@@ -20,8 +20,8 @@ use tracing::Instrument;
 use super::Shared;
 use super::hooks::{ErrorReport, Undecodable};
 use super::policy::RECOVERY_ATTEMPTS;
-use super::queue::QueueSpec;
 use super::settle::{self, Settled};
+use super::spec::QueueSpec;
 use crate::context::Job;
 use crate::outcome::{Fail, Follows, Outcome};
 

@@ -4,22 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ponos_core::body::DecodeError;
-use ponos_core::broker::{BoxFuture, Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
-use ponos_core::envelope::{GaveUp, Progress};
+use ponos_core::broker::{Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
+use ponos_core::envelope::Progress;
 use ponos_core::journal::{Flight, LimitNotice, Notice, What};
-use ponos_core::name::QueueName;
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit, Rate};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::attempt::{self, Ended, MAX_SUSPECT_LOSSES, Place};
-use super::policy::{MAX_HELD_BYTES, Resolved, TOKEN_WAIT};
+use super::policy::{MAX_HELD_BYTES, TOKEN_WAIT};
 use super::settle::{SETTLE_DEADLINE, Settled};
-use super::{Circuit, Limiter, Rest, Shared, Vitals};
-use crate::clock::Sleep;
-use crate::context::Job;
-use crate::outcome::Outcome;
+use super::spec::QueueSpec;
+use super::waits::{changed, take, timer_or_never};
+use super::{Limiter, Rest, Shared};
 
 /// How long a broker may take to open a subscription.
 const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -27,53 +24,6 @@ const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(10);
 /// The pauses between tries to subscribe.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A handler or a recovery function at work; an error when the body is not what it takes.
-pub(crate) type Started = Result<BoxFuture<'static, Outcome>, DecodeError>;
-
-/// Runs a job of one queue.
-pub(crate) type RunFn = Arc<dyn Fn(Arc<Job>) -> Started + Send + Sync>;
-
-/// Runs the recovery of a job of one queue.
-pub(crate) type BoundRecoverFn = Arc<dyn Fn(Arc<Job>, GaveUp) -> Started + Send + Sync>;
-
-/// What a queue's worker works.
-pub(crate) struct QueueSpec {
-    pub(crate) queue: QueueName,
-    pub(crate) policy: Resolved,
-    pub(crate) run: RunFn,
-    pub(crate) recover: Option<BoundRecoverFn>,
-    /// The circuit that it listens through, and its place in it.
-    pub(crate) circuit: Option<(Arc<Circuit>, usize)>,
-    /// The limit that it shares with who depends on the same thing, or its own.
-    pub(crate) limiter: Arc<Limiter>,
-    /// Its own beside a shared one, for orders.
-    pub(crate) own_limiter: Option<Arc<Limiter>>,
-    /// What is told of it while it works.
-    pub(crate) vitals: Arc<Vitals>,
-}
-
-impl QueueSpec {
-    fn limiters(&self) -> impl Iterator<Item = &Limiter> {
-        std::iter::once(&*self.limiter).chain(self.own_limiter.as_deref())
-    }
-}
-
-impl QueueSpec {
-    /// What the rate limit is called that its jobs are under at the moment: its dependency, or itself.
-    pub(crate) fn limit(&self) -> Option<Arc<str>> {
-        let queue = self.queue.as_str();
-        let shared = || self.policy.depends_on.as_deref().unwrap_or(queue);
-        let own = || self.own_limiter.as_ref().and_then(|own| own.rate()).map(|_| queue);
-        self.limiter.rate().map(|_| shared()).or_else(own).map(Into::into)
-    }
-}
-
-impl std::fmt::Debug for QueueSpec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueueSpec").field("queue", &self.queue).finish_non_exhaustive()
-    }
-}
 
 /// What a queue's worker is told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -631,38 +581,4 @@ fn suspected(delivery: &Delivery, now: ponos_core::id::Timestamp) -> Verdict {
     );
     let progress = Progress { suspect: Some(0), ..delivery.envelope.progress.clone() };
     Verdict::RetryAt(now, Box::new(progress))
-}
-
-/// Takes up to `want` deliveries; returns why the subscription was lost, if it was. Waits for ever when nothing is wanted.
-async fn take(
-    intake: &mut Option<(Box<dyn Subscription>, u32)>,
-    want: usize,
-    incoming: &mut Vec<Delivery>,
-) -> Option<String> {
-    match intake {
-        Some((subscription, _)) if want > 0 => {
-            std::future::poll_fn(|cx| subscription.poll_next(cx, want, incoming))
-                .await
-                .err()
-                .map(|lost| lost.reason)
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-async fn changed<T>(receiver: Option<&mut watch::Receiver<T>>) {
-    // A sender that is gone will tell nothing more.
-    if let Some(receiver) = receiver
-        && receiver.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
-}
-
-async fn timer_or_never(timer: Option<Sleep>) {
-    match timer {
-        Some(timer) => timer.await,
-        None => std::future::pending().await,
-    }
 }

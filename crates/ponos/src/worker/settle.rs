@@ -10,7 +10,7 @@ use ponos_core::name::EventName;
 
 use super::Shared;
 use super::hooks::ErroredEvents;
-use super::queue::QueueSpec;
+use super::spec::QueueSpec;
 use crate::context::new_envelope;
 use crate::lifecycle::NotTaken;
 
