@@ -39,12 +39,13 @@ enum Seen {
     Back,
 }
 
-/// Delivers what is ready in a queue, one after the other, for as long as `see` wants more.
+/// Delivers what is ready in a queue, one after the other, for as long as `see` wants more; and how many messages were
+/// taken for that, seen or not.
 async fn scan(
     shared: &Arc<Shared>,
     queue: &QueueName,
     mut see: impl FnMut(u64, Envelope) -> (Seen, bool),
-) -> Result<Option<Arc<Intake>>, BrokerError> {
+) -> Result<Option<(Arc<Intake>, u16)>, BrokerError> {
     let not_found = || {
         BrokerError::new(
             BrokerErrorKind::NotFound,
@@ -91,7 +92,7 @@ async fn scan(
     for tag in back {
         intake.release(tag);
     }
-    Ok(Some(intake))
+    Ok(Some((intake, prefetch)))
 }
 
 async fn next(consumer: &mut Consumer) -> Result<Option<lapin::message::Delivery>, BrokerError> {
@@ -129,7 +130,7 @@ pub(crate) async fn pick(
         }
     });
     let intake = match scanned.await? {
-        Some(intake) => intake,
+        Some((intake, _)) => intake,
         // Nothing is there: an intake that delivers nothing.
         None => consume(shared, queue, 1, FieldTable::default()).await?.0,
     };
@@ -213,15 +214,12 @@ async fn look(
     queue: &QueueName,
     mut see: impl FnMut(Envelope) -> bool,
 ) -> Result<(), BrokerError> {
-    let mut looked_at = 0;
-    let scanned = scan(shared, queue, |_, envelope| {
-        looked_at += 1;
-        (Seen::Keep, see(envelope))
-    });
-    if let Some(intake) = scanned.await? {
+    let scanned = scan(shared, queue, |_, envelope| (Seen::Keep, see(envelope)));
+    if let Some((intake, taken)) = scanned.await? {
         // Closing the channel hands everything back at once and in order.
         intake.close_channel().await;
-        until_back(shared, queue, looked_at).await?;
+        // Also what came and was not seen: who picks next must find it.
+        until_back(shared, queue, taken.into()).await?;
     }
     Ok(())
 }

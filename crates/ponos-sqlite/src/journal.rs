@@ -31,7 +31,7 @@ const CHANNEL: usize = 8192;
 const BATCH: usize = 2048;
 
 /// How long entries gather before they are written, so that a busy service does not commit for each.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How many surplus batches one transaction deletes at most.
 const SURPLUS: i64 = 4096;

@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 
 use axum::extract::{Path, State as Given};
-use ponos::core::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{self, Answer, Asked, Nothing};
 use super::state::Shared;
-use crate::error::CliError;
-use crate::manifests::Loaded;
+use crate::manifests::of_records;
 use crate::system::System;
-use crate::view::{self, View};
 use crate::{asyncapi, check, explain, json, map, steer};
 
 #[derive(Serialize)]
@@ -36,20 +33,6 @@ pub(super) async fn whoami(Given(state): Shared, _: Asked<Nothing>) -> Answer {
         lag_ms: u64::try_from(state.collector.lag().as_millis()).unwrap_or(u64::MAX),
         problem: state.collector.problem(),
     }))
-}
-
-/// What the services of now say that they are: of each application the newest manifest.
-fn manifests(view: &View) -> Result<Vec<Loaded>, CliError> {
-    let mut loaded: Vec<Loaded> = Vec::new();
-    for known in view.model.manifests().map_err(view::broken)? {
-        // By application, the newest first.
-        let again = loaded.last().is_some_and(|last| last.manifest.app == known.origin.app.as_str());
-        if let (false, Ok(manifest)) = (again, Manifest::from_json(&known.text)) {
-            let source = format!("{} on {}", known.origin.app, known.origin.host);
-            loaded.push(Loaded { source, manifest });
-        }
-    }
-    Ok(loaded)
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +62,7 @@ struct NameJson {
 
 pub(super) async fn names(Given(state): Shared, Asked(query): Asked<Names>) -> Answer {
     let limit = answer::limit(query.limit)?;
-    let system = state.models.ask(|view, _, _| manifests(view).map(System::of)).await?;
+    let system = state.models.ask(|view, _, _| of_records(view).map(System::of)).await?;
     let events = system.events.iter().map(|(name, event)| NameJson {
         name: name.clone(),
         kind: "event",
@@ -112,13 +95,13 @@ pub(super) async fn explain(Given(state): Shared, Path(name): Path<String>, _: A
 }
 
 pub(super) async fn map(Given(state): Shared, _: Asked<Nothing>) -> Answer {
-    let map = state.models.ask(|view, _, _| Ok(map::document(&System::of(manifests(view)?)))).await;
+    let map = state.models.ask(|view, _, _| Ok(map::document(&System::of(of_records(view)?)))).await;
     map.map(answer::written)
 }
 
 /// What `ponos check` finds in the manifests of now.
 pub(super) async fn checks(Given(state): Shared, _: Asked<Nothing>) -> Answer {
-    let report = state.models.ask(|view, _, _| manifests(view).map(check::document)).await;
+    let report = state.models.ask(|view, _, _| of_records(view).map(check::document)).await;
     report.map(answer::written)
 }
 
@@ -130,6 +113,7 @@ pub(super) struct OfApp {
 
 pub(super) async fn asyncapi(Given(state): Shared, Asked(query): Asked<OfApp>) -> Answer {
     let app = query.app;
-    let document = state.models.ask(move |view, _, _| asyncapi::of(manifests(view)?, app.as_deref())).await?;
+    let document =
+        state.models.ask(move |view, _, _| asyncapi::of(of_records(view)?, app.as_deref())).await?;
     Ok(answer::value(&document))
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use ponos_core::broker::{BrokerErrorKind, Published, SettleError, SubscribeOptions, Verdict};
+use ponos_core::broker::{BrokerErrorKind, Inspect, Published, SettleError, SubscribeOptions, Verdict};
 
 use super::messages::*;
 use super::stand::{Stand, ids, ids_of, within};
@@ -116,6 +116,22 @@ pub async fn only_what_was_picked_is_delivered(stand: Stand) {
     stand.comes_to(&jobs(), (10, 0, 0)).await;
 }
 
+pub async fn what_was_looked_at_can_be_picked_at_once(stand: Stand) {
+    let sent = jobs_of(20);
+    stand.publish(sent.clone()).await;
+    stand.comes_to(&jobs(), (20, 0, 0)).await;
+    for n in 0..10 {
+        let (first, other) = (sent[0].envelope.id, sent[19 - n].envelope.id);
+        let looked = stand.inspect(Inspect::Message { queue: jobs(), id: first }).await.into_messages();
+        assert_eq!(looked.len(), 1);
+        let mut tool =
+            stand.consume_as(&jobs(), SubscribeOptions { prefetch: 1, only: Some(vec![other]) }).await;
+        let picked = tool.one().await;
+        assert_eq!(picked.envelope.id, other);
+        stand.done(&picked).await;
+    }
+}
+
 pub async fn a_prefetch_of_nothing_delivers_no_more_than_one(stand: Stand) {
     stand.publish(jobs_of(3)).await;
     match stand.broker.subscribe(&jobs(), SubscribeOptions::prefetch(0)).await {
@@ -177,7 +193,7 @@ pub async fn a_closed_broker_has_handed_back_and_says_that_it_is_closed(stand: S
     }
     assert!(stand.broker.declare(&topologies()[0]).await.is_err());
     assert!(stand.broker.subscribe(&jobs(), SubscribeOptions::prefetch(1)).await.is_err());
-    assert!(stand.broker.inspect(ponos_core::broker::Inspect::Queues(None)).await.is_err());
+    assert!(stand.broker.inspect(Inspect::Queues(None)).await.is_err());
     let again = within("close", stand.broker.close()).await;
     assert!(again.is_ok(), "closing twice is no mistake: {again:?}");
     let other = stand.another_handle().await;
