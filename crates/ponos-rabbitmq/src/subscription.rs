@@ -23,6 +23,7 @@ use ponos_core::envelope::{Envelope, GaveUp, GaveUpReason, Recovery, Report};
 use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::QueueName;
 use ponos_core::wire::{self, Reading};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -55,6 +56,18 @@ pub(crate) struct Intake {
     ended: AtomicBool,
     /// The right to hold a suspect, while it holds one.
     place: Mutex<Option<OwnedSemaphorePermit>>,
+    runtime: Handle,
+}
+
+/// What nobody holds closes its channel: whoever is interrupted while he subscribes, or looks into a queue, would
+/// otherwise leave a consumer that takes its prefetch and never gives it back.
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if self.channel.status().connected() {
+            let (channel, queue) = (self.channel.clone(), self.queue.clone());
+            self.runtime.spawn(async move { close(&channel, &queue).await });
+        }
+    }
 }
 
 impl Intake {
@@ -74,6 +87,7 @@ impl Intake {
             waiting: Notify::new(),
             ended: AtomicBool::new(false),
             place: Mutex::default(),
+            runtime: shared.runtime.clone(),
         }
     }
 
@@ -170,10 +184,14 @@ impl Intake {
     }
 
     pub(crate) async fn close_channel(&self) {
-        let closing = self.channel.close(200, "unsubscribed".into());
-        if !matches!(timeout(CALL_DEADLINE, closing).await, Ok(Ok(()))) {
-            tracing::debug!(queue = %self.queue, "the channel did not close in order");
-        }
+        close(&self.channel, &self.queue).await;
+    }
+}
+
+async fn close(channel: &Channel, queue: &QueueName) {
+    let closing = channel.close(200, "unsubscribed".into());
+    if !matches!(timeout(CALL_DEADLINE, closing).await, Ok(Ok(()))) {
+        tracing::debug!(%queue, "the channel did not close in order");
     }
 }
 
@@ -254,9 +272,12 @@ pub(crate) async fn consume(
 ) -> Result<(Arc<Intake>, Consumer), BrokerError> {
     let what = format!("consuming the queue `{queue}`");
     let (channel, generation) = shared.consume.channel(CALL_DEADLINE).await?;
+    // Made before anybody consumes: if this is given up in between, the channel closes.
+    let intake = Arc::new(Intake::new(shared, queue, (channel, generation), prefetch));
     let consuming = async {
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        channel
+        intake.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        intake
+            .channel
             .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
     };
@@ -275,7 +296,7 @@ pub(crate) async fn consume(
             return Err(error);
         }
     };
-    Ok((Arc::new(Intake::new(shared, queue, (channel, generation), prefetch)), consumer))
+    Ok((intake, consumer))
 }
 
 impl Consuming {
