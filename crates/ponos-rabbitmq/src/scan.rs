@@ -88,7 +88,7 @@ async fn scan(
         intake.delivered(delivery.delivery_tag, MessageId::from_bytes([0; 16]));
         intake.release(delivery.delivery_tag);
     }
-    shared.excuse(queue, ids.into_iter());
+    shared.memory.excuse(queue, ids.into_iter());
     for tag in back {
         intake.release(tag);
     }

@@ -175,10 +175,10 @@ impl Intake {
         }
         if self.channel.status().connected() {
             self.flush(&mut acks);
-            shared.excuse(&self.queue, acks.held());
+            shared.memory.excuse(&self.queue, acks.held());
         } else if shared.consume.is_still(self.generation) {
             // RabbitMQ closed the channel alone, over a consumer's timeout for example: no process died.
-            shared.excuse(&self.queue, acks.held());
+            shared.memory.excuse(&self.queue, acks.held());
         }
         true
     }
@@ -397,7 +397,7 @@ impl Shared {
         }
         let (tag, id) = (delivery.delivery_tag, envelope.id);
         intake.acks().delivered(tag, id);
-        if delivery.redelivered && self.is_superseded(&intake.queue, &envelope) {
+        if delivery.redelivered && self.memory.is_superseded(&intake.queue, &envelope) {
             self.counters.duplicates();
             tracing::debug!(queue = %intake.queue, message = %id, "its copy was confirmed before: acknowledged");
             intake.begin(tag);
@@ -430,7 +430,7 @@ impl Shared {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         count
             .saturating_sub(self.consume.outages_since(since))
-            .saturating_sub(self.excused(queue, envelope.id))
+            .saturating_sub(self.memory.excused(queue, envelope.id))
     }
 }
 
@@ -503,22 +503,3 @@ fn fingerprint(properties: &BasicProperties, body: &[u8]) -> [u8; 10] {
     let (one, two) = (half(1), half(2));
     std::array::from_fn(|n| if n < 8 { one[n] } else { two[n - 8] })
 }
-
-/// What a delivery is known by, to recognise it when it comes again although its copy was confirmed.
-pub(crate) fn identity(queue: &QueueName, envelope: &Envelope) -> [u8; 16] {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
-        queue.as_str().hash(&mut hasher);
-        envelope.id.as_bytes().hash(&mut hasher);
-        let progress = &envelope.progress;
-        (progress.attempt, progress.phase.as_str(), progress.suspect).hash(&mut hasher);
-        progress.due.map(Timestamp::as_millis).hash(&mut hasher);
-        envelope.report.is_some().hash(&mut hasher);
-        hasher.finish()
-    };
-    (u128::from(half(1)) << 64 | u128::from(half(2))).to_le_bytes()
-}
-
-/// Which messages are whose, beside [`MessageId`].
-pub(crate) type Excuse = (QueueName, MessageId);
