@@ -389,7 +389,8 @@ impl<'a> Reader<'a> {
 
     /// Only what lies among the failed or the discarded jobs has one.
     fn report(&mut self, queue: &QueueName) -> Option<Box<Report>> {
-        let is_kept = queue.as_str().rsplit_once('.').is_some_and(|(_, last)| matches!(last, "failed" | "discarded"));
+        let is_kept =
+            queue.as_str().rsplit_once('.').is_some_and(|(_, last)| matches!(last, "failed" | "discarded"));
         if !is_kept {
             if self.headers.contains_key(header::REPORT) {
                 self.anomaly(header::REPORT, "is for failed jobs: ignored");
@@ -644,9 +645,12 @@ mod tests {
     fn a_forged_report_is_read_among_failed_jobs_alone() {
         let report = HeaderValue::Text(serde_json::to_string(&full(b"{}").report).unwrap());
         let parts = Parts { headers: [(header::REPORT.to_owned(), report)].into(), ..Parts::default() };
-        for (queue, believed) in
-            [(QUEUE, false), ("pheidi.failed", true), ("pheidi.discarded", true), ("pheidi.org.failed.do", false)]
-        {
+        for (queue, believed) in [
+            (QUEUE, false),
+            ("pheidi.failed", true),
+            ("pheidi.discarded", true),
+            ("pheidi.org.failed.do", false),
+        ] {
             let queue = QueueName::parse(queue).unwrap();
             let (read, anomalies) = assemble(&parts, Bytes::from_static(b"{}"), reading(&queue));
             assert_eq!(read.report.is_some(), believed, "{queue}");
@@ -658,12 +662,17 @@ mod tests {
     #[test]
     fn whatever_was_forged_can_be_sent_on() {
         let long = "x".repeat(MAX_HEADERS - 200);
-        let note = |error: &str| format!(r#"{{"started":1,"millis":1,"class":"error","error":"{error}","host":"{error}"}}"#);
+        let note = |error: &str| {
+            format!(r#"{{"started":1,"millis":1,"class":"error","error":"{error}","host":"{error}"}}"#)
+        };
         let of_history = "y".repeat(MAX_HEADERS / 40);
         let texts = [
             (header::HISTORY, format!("[{}]", vec![note(&of_history); 16].join(","))),
             (header::GAVE_UP, format!(r#"{{"reason":"stopped","error":"{long}","attempts":1}}"#)),
-            (header::RETRIED, format!(r#"{{"op":"{long}","at":1,"by":"","times":1,"failed_at":null,"error":""}}"#)),
+            (
+                header::RETRIED,
+                format!(r#"{{"op":"{long}","at":1,"by":"","times":1,"failed_at":null,"error":""}}"#),
+            ),
             (header::DISCARDED, format!(r#"{{"op":"","at":1,"by":"","reason":"{long}"}}"#)),
             (header::PUBLISHER, long.clone()),
             (header::VERSION, long.clone()),

@@ -526,7 +526,11 @@ impl Shared {
 
     /// A message as AMQP takes it; `None` when its queue does not exist. What is `moved` was in a queue before and goes on
     /// whatever its size.
-    async fn prepare(self: &Arc<Self>, outgoing: &Outgoing, moved: bool) -> Result<Option<Message>, BrokerError> {
+    async fn prepare(
+        self: &Arc<Self>,
+        outgoing: &Outgoing,
+        moved: bool,
+    ) -> Result<Option<Message>, BrokerError> {
         self.check_open()?;
         let Outgoing { to, envelope } = outgoing;
         let invalid = |problem: String| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));

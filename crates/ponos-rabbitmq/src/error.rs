@@ -116,7 +116,9 @@ pub(crate) fn of_connecting(options: &RabbitOptions, node: &str, error: &lapin::
     if let Some((_, problem)) = said.split_once(BAD_CERTIFICATE) {
         // Trying again does not make it better, and who answers there may not be who it says it is.
         let cure = cure_of_certificate(problem);
-        return denied(format!("what answers at {node} has a certificate that is not to be trusted ({problem}): {cure}"));
+        return denied(format!(
+            "what answers at {node} has a certificate that is not to be trusted ({problem}): {cure}"
+        ));
     }
     unavailable(format!(
         "RabbitMQ at {node} cannot be reached ({said}): is it running, and are host, port and {} right?",

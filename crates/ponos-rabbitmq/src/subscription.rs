@@ -458,7 +458,12 @@ fn stray(
     let dead_lettered_from = convert::broker_text(properties, "x-first-death-queue")
         .filter(|name| own(name) && !name.starts_with(&format!("{}.retry.", failed.app())))
         // The header may be forged; where the message was sent to is not: to the queue itself, or to the event that it hears.
-        .filter(|name| *name == routing_key || name.strip_prefix(failed.app().as_str()).is_some_and(|rest| rest.strip_prefix('.') == Some(routing_key)));
+        .filter(|name| {
+            *name == routing_key
+                || name
+                    .strip_prefix(failed.app().as_str())
+                    .is_some_and(|rest| rest.strip_prefix('.') == Some(routing_key))
+        });
     let queue = dead_lettered_from.or_else(|| Some(routing_key).filter(|name| own(name)))?;
     let queue: QueueName = serde_json::from_value(queue.into()).ok()?;
     let error = match dead_lettered_from.and(convert::broker_text(properties, "x-first-death-reason")) {

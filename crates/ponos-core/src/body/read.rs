@@ -125,25 +125,28 @@ fn checked_text(bytes: &[u8]) -> Result<&str, DecodeError> {
 /// unpacked: a small body could become a large one.
 fn of_another_kind(bytes: &[u8]) -> Option<(DecodeErrorKind, &'static str)> {
     match bytes {
-        [0x1f, 0x8b, ..] => {
-            Some((DecodeErrorKind::NotUtf8, "the body is compressed (gzip), which is not unpacked: publish plain JSON"))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Some((DecodeErrorKind::NotUtf8, "the body is compressed (zstd), which is not unpacked: publish plain JSON"))
-        }
+        [0x1f, 0x8b, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is compressed (gzip), which is not unpacked: publish plain JSON",
+        )),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is compressed (zstd), which is not unpacked: publish plain JSON",
+        )),
         [0xef, 0xbb, 0xbf, ..] => Some((
             DecodeErrorKind::NotJson,
             "the body begins with a byte order mark, which JSON has not (RFC 8259): publish it without",
         )),
-        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => {
-            Some((DecodeErrorKind::NotUtf8, "the body is UTF-16, JSON is UTF-8 (RFC 8259): publish it as that"))
-        }
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is UTF-16, JSON is UTF-8 (RFC 8259): publish it as that",
+        )),
         _ => None,
     }
 }
 
 /// Whether arrays and objects nest deeper than `limit`. Skipped fields count too, which the parser would not notice.
-fn depth_exceeds(bytes: &[u8], limit: usize) -> bool {
+pub(super) fn depth_exceeds(bytes: &[u8], limit: usize) -> bool {
     // Too few brackets to be deep: the usual case. The two differ in one bit, and a byte can count the brackets of 255
     // others, so this runs at many bytes a cycle.
     let opening = |chunk: &[u8]| usize::from(chunk.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>());

@@ -8,6 +8,8 @@
 mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
+#[path = "bad_input.rs"]
+mod bad_input;
 #[path = "breaker.rs"]
 mod breaker;
 #[path = "check.rs"]
