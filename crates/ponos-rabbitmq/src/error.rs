@@ -72,7 +72,7 @@ pub(crate) fn of_operation(what: &str, error: &lapin::Error) -> BrokerError {
         Class::Channel(AMQPSoftError::ACCESSREFUSED) => BrokerError::new(
             BrokerErrorKind::Denied,
             format!(
-                "{what} is not allowed ({said}): give this user the permission that RabbitMQ names; `ponos topology permissions` prints what an application needs"
+                "{what} is not allowed ({said}): give this user what `ponos topology permissions` prints for the application"
             ),
         ),
         Class::Channel(AMQPSoftError::NOTFOUND) if is_away(&said) => unavailable(format!("{what}: {said}")),

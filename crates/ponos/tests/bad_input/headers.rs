@@ -187,8 +187,8 @@ pub fn cases() -> Vec<Case> {
     let many = cases.iter_mut().find(|case| case.input == "10,000 headers").unwrap();
     many.message.headers = (0..10_000).map(|n| (format!("k{n}"), Bool(true))).collect();
     // RabbitMQ itself refuses what is no list.
-    let no_list =
-        forged(32, "`CC` that is no list", vec![("CC", text("unit.work.check"))]).then(Then::Refused("406"));
+    let no_list = forged(32, "`CC` that is no list", vec![("CC", text("unit.work.check"))])
+        .then(Then::Refused("PRECONDITION_FAILED"));
     cases.push(Case { rabbitmq: true, ..no_list.case(200) });
     cases
 }

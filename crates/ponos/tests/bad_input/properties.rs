@@ -88,13 +88,25 @@ fn only_amqp() -> Vec<Case> {
     };
     let refused = |says, case: Case| Case { then: Then::Refused(says), ..case };
     vec![
-        refused("406", amqp(33, "`expiration` is empty", 331, Amqp { expiration: Some(""), ..none() })),
-        refused("406", amqp(33, "`expiration` is `abc`", 332, Amqp { expiration: Some("abc"), ..none() })),
-        refused("406", amqp(33, "`expiration` is −1", 333, Amqp { expiration: Some("-1"), ..none() })),
+        refused(
+            "PRECONDITION_FAILED",
+            amqp(33, "`expiration` is empty", 331, Amqp { expiration: Some(""), ..none() }),
+        ),
+        refused(
+            "PRECONDITION_FAILED",
+            amqp(33, "`expiration` is `abc`", 332, Amqp { expiration: Some("abc"), ..none() }),
+        ),
+        refused(
+            "PRECONDITION_FAILED",
+            amqp(33, "`expiration` is −1", 333, Amqp { expiration: Some("-1"), ..none() }),
+        ),
         amqp(34, "`delivery_mode` 1", 1341, Amqp { delivery_mode: Some(1), ..none() }),
         amqp(34, "no `delivery_mode`", 1342, none()),
         amqp(35, "`reply_to` of somebody", 351, Amqp { reply_to: Some("amq.rabbitmq.reply-to.x"), ..none() }),
-        refused("406", amqp(35, "`user_id` of somebody else", 352, Amqp { user_id: Some("root"), ..none() })),
+        refused(
+            "PRECONDITION_FAILED",
+            amqp(35, "`user_id` of somebody else", 352, Amqp { user_id: Some("root"), ..none() }),
+        ),
         amqp(42, "`priority` 255", 1421, Amqp { priority: Some(255), ..none() }),
     ]
     .into_iter()

@@ -175,8 +175,8 @@ pub async fn progress_at_its_end(place: &Place) {
         .task(fails, |p| p.max_retries(MaxRetries::Unlimited).retry(Backoff::constant(millis(1))))
         .hop_limit(u32::MAX);
     let running = place.start(service, counter.clone()).await;
-    place.eventually("done", async || place.waiting().await == 0).await;
-    assert_eq!(counter.get("run"), 4, "{}", place.kind);
+    place.eventually("it ran four times", async || counter.get("run") == 4).await;
+    place.eventually("it is done", async || place.waiting().await == 0).await;
     running.shutdown().await;
 }
 

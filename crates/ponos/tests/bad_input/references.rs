@@ -151,7 +151,7 @@ const REFERENCES: &[Reference] = &[
         "no permission to configure, to write or to read, at the start",
         Comes::Start,
         "does not start; the error names resource, virtual host and user",
-        &["is not allowed", "ponos topology permissions"],
+        &["is not allowed", "give this user what `ponos topology permissions` prints"],
         RABBITMQ,
         "a_permission_that_is_missing_at_the_start_is_named",
     ),
