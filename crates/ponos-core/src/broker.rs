@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::body::MAX_BODY;
 use crate::envelope::{Envelope, Progress, Report};
 use crate::id::{MessageId, Timestamp};
 use crate::journal::Journal;
@@ -220,6 +221,24 @@ pub struct Outgoing {
     pub to: Destination,
     /// The message. `progress.due` in the future delays it.
     pub envelope: Envelope,
+}
+
+impl Outgoing {
+    /// Why no broker takes the message's body, if so: it is larger than [`MAX_BODY`].
+    ///
+    /// What has failed, or was put away after that, is taken whatever its size: it came from a publisher that keeps to no
+    /// limits, and would be lost if it could not be put anywhere.
+    #[must_use]
+    pub fn too_large(&self) -> Option<BrokerError> {
+        let (size, name) = (self.envelope.body.len(), &self.envelope.name);
+        let is_kept = self.envelope.report.is_some();
+        (size > MAX_BODY && !is_kept).then(|| {
+            let problem = format!(
+                "the body of `{name}` has {size} bytes, the limit is {MAX_BODY}: send a reference to the data instead"
+            );
+            BrokerError::new(BrokerErrorKind::Invalid, problem)
+        })
+    }
 }
 
 /// What became of one published message.

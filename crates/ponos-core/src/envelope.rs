@@ -88,6 +88,10 @@ impl TraceContext {
     /// Takes the two headers when `parent` has the form that W3C Trace Context level 1 gives it and a trace id that is not zero.
     #[must_use]
     pub fn parse(parent: &str, state: Option<&str>) -> Option<Self> {
+        // Later versions may be longer than 55 characters, and nobody says by how much.
+        if parent.len() > 255 {
+            return None;
+        }
         fn hex(part: Option<&str>, len: usize) -> Option<&str> {
             part.filter(|p| {
                 p.len() == len && p.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

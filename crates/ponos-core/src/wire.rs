@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::body;
 use crate::envelope::{
-    AttemptNote, Discarded, Envelope, GaveUp, MAX_HISTORY, MessageName, Phase, Progress, Report, Retried,
-    TraceContext,
+    AttemptNote, Discarded, Envelope, GaveUp, MAX_HISTORY, MAX_HISTORY_ERROR, MAX_REPORT_ERROR, MessageName,
+    Phase, Progress, Recovery, Report, Retried, TraceContext,
 };
 use crate::id::{MessageId, Tid, Timestamp};
 use crate::name::{AppName, EventName, QueueName, TaskName};
@@ -237,12 +237,11 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
             let at = properties.timestamp.map_or(Timestamp::EPOCH, timestamp_of);
             MessageId::of_foreign(reading.queue.as_str(), &tid, at, &body)
         });
-    let report = read.json::<Report>(header::REPORT).map(Box::new);
+    let report = read.report(reading.queue);
     let origin = report.as_ref().map_or(reading.queue, |report| &report.queue);
     let name = read.name(properties.kind.as_deref(), origin);
     let app = properties.app_id.as_deref().and_then(|text| read.app(text));
-    let mut history: Vec<AttemptNote> = read.json(header::HISTORY).unwrap_or_default();
-    history.truncate(MAX_HISTORY);
+    let history = bounded_history(read.json(header::HISTORY).unwrap_or_default());
     let phase = match read.text(header::PHASE) {
         None | Some("run") => Phase::Run,
         Some("recover") => Phase::Recover,
@@ -262,12 +261,12 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
         first_seen: read.time(header::FIRST_SEEN),
         due: read.time(header::DUE),
         suspect: read.int(header::SUSPECT, 0, 1000).and_then(|n| u32::try_from(n).ok()),
-        gave_up: read.json::<GaveUp>(header::GAVE_UP).map(Box::new),
-        retried: read.json::<Retried>(header::RETRIED).map(Box::new),
+        gave_up: read.json(header::GAVE_UP).map(|gave_up| Box::new(bounded_gave_up(gave_up))),
+        retried: read.json(header::RETRIED).map(|retried| Box::new(bounded_retried(retried))),
         edited_from: read
             .text(header::EDITED_FROM)
             .and_then(|text| MessageId::from_foreign(text, published_at)),
-        discarded: read.json::<Discarded>(header::DISCARDED).map(Box::new),
+        discarded: read.json(header::DISCARDED).map(|discarded| Box::new(bounded_discarded(discarded))),
     };
     let envelope = Envelope {
         id,
@@ -294,6 +293,44 @@ fn timestamp_of(raw: u64) -> Timestamp {
 
 fn cut(text: &str, max: usize) -> Arc<str> {
     crate::envelope::tame(text, max).into()
+}
+
+/// What Ponos writes keeps to these bounds. A forged text that did not would make the message's next copy too large for a
+/// header table, and a message that cannot be sent on could neither be retried nor fail.
+const MAX_WORD: usize = 255;
+
+fn bound(text: &mut String, max: usize) {
+    if text.len() > max {
+        *text = crate::envelope::tame(text, max);
+    }
+}
+
+fn bounded_history(mut history: Vec<AttemptNote>) -> Vec<AttemptNote> {
+    history.truncate(MAX_HISTORY);
+    for note in &mut history {
+        bound(&mut note.error, MAX_HISTORY_ERROR);
+        bound(&mut note.host, MAX_WORD);
+    }
+    history
+}
+
+fn bounded_gave_up(mut gave_up: GaveUp) -> GaveUp {
+    bound(&mut gave_up.error, MAX_REPORT_ERROR);
+    gave_up
+}
+
+fn bounded_retried(mut retried: Retried) -> Retried {
+    bound(&mut retried.op, MAX_WORD);
+    bound(&mut retried.by, MAX_WORD);
+    bound(&mut retried.error, MAX_HISTORY_ERROR);
+    retried
+}
+
+fn bounded_discarded(mut discarded: Discarded) -> Discarded {
+    bound(&mut discarded.op, MAX_WORD);
+    bound(&mut discarded.by, MAX_WORD);
+    bound(&mut discarded.reason, MAX_REPORT_ERROR);
+    discarded
 }
 
 struct Reader<'a> {
@@ -348,6 +385,30 @@ impl<'a> Reader<'a> {
             self.anomaly(name, "is not what Ponos writes there: ignored");
         }
         value
+    }
+
+    /// Only what lies among the failed or the discarded jobs has one.
+    fn report(&mut self, queue: &QueueName) -> Option<Box<Report>> {
+        let is_kept =
+            queue.as_str().rsplit_once('.').is_some_and(|(_, last)| matches!(last, "failed" | "discarded"));
+        if !is_kept {
+            if self.headers.contains_key(header::REPORT) {
+                self.anomaly(header::REPORT, "is for failed jobs: ignored");
+            }
+            return None;
+        }
+        let mut report: Report = self.json(header::REPORT)?;
+        report.gave_up = bounded_gave_up(report.gave_up);
+        report.history = bounded_history(report.history);
+        bound(&mut report.fingerprint, MAX_WORD);
+        bound(&mut report.host, MAX_WORD);
+        if let Some(version) = &mut report.version {
+            bound(version, MAX_WORD);
+        }
+        if let Recovery::Failed(error) = &mut report.recovery {
+            bound(error, MAX_REPORT_ERROR);
+        }
+        Some(Box::new(report))
     }
 
     fn trace(&mut self) -> Option<TraceContext> {
@@ -442,7 +503,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::envelope::{ErrorClass, GaveUpReason, Recovery};
+    use crate::envelope::{ErrorClass, GaveUpReason};
 
     const QUEUE: &str = "pheidi.email.send";
 
@@ -578,6 +639,53 @@ mod tests {
         assert_eq!(forged(header::DUE, HeaderValue::Int(-1)).0.progress.due, None);
         let (read, _) = forged("x-death", HeaderValue::Text("x".into()));
         assert!(!parts(&read).headers.contains_key("x-death"), "is not passed on");
+    }
+
+    #[test]
+    fn a_forged_report_is_read_among_failed_jobs_alone() {
+        let report = HeaderValue::Text(serde_json::to_string(&full(b"{}").report).unwrap());
+        let parts = Parts { headers: [(header::REPORT.to_owned(), report)].into(), ..Parts::default() };
+        for (queue, believed) in [
+            (QUEUE, false),
+            ("pheidi.failed", true),
+            ("pheidi.discarded", true),
+            ("pheidi.org.failed.do", false),
+        ] {
+            let queue = QueueName::parse(queue).unwrap();
+            let (read, anomalies) = assemble(&parts, Bytes::from_static(b"{}"), reading(&queue));
+            assert_eq!(read.report.is_some(), believed, "{queue}");
+            assert_eq!(anomalies.iter().any(|a| a.part == header::REPORT), !believed);
+        }
+    }
+
+    /// The largest texts that are read, all at once: what is sent on must fit into a header table again.
+    #[test]
+    fn whatever_was_forged_can_be_sent_on() {
+        let long = "x".repeat(MAX_HEADERS - 200);
+        let note = |error: &str| {
+            format!(r#"{{"started":1,"millis":1,"class":"error","error":"{error}","host":"{error}"}}"#)
+        };
+        let of_history = "y".repeat(MAX_HEADERS / 40);
+        let texts = [
+            (header::HISTORY, format!("[{}]", vec![note(&of_history); 16].join(","))),
+            (header::GAVE_UP, format!(r#"{{"reason":"stopped","error":"{long}","attempts":1}}"#)),
+            (
+                header::RETRIED,
+                format!(r#"{{"op":"{long}","at":1,"by":"","times":1,"failed_at":null,"error":""}}"#),
+            ),
+            (header::DISCARDED, format!(r#"{{"op":"","at":1,"by":"","reason":"{long}"}}"#)),
+            (header::PUBLISHER, long.clone()),
+            (header::VERSION, long.clone()),
+            (header::TRACEPARENT, format!("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-{long}")),
+            (header::TRACESTATE, long.clone()),
+        ];
+        let queue = QueueName::parse(QUEUE).unwrap();
+        let headers = texts.iter().map(|(name, text)| ((*name).to_owned(), HeaderValue::Text(text.clone())));
+        let forged = Parts { headers: headers.collect(), ..Parts::default() };
+        let (read, anomalies) = assemble(&forged, Bytes::from_static(b"{}"), reading(&queue));
+        assert!(read.progress.gave_up.is_some() && read.progress.retried.is_some(), "{anomalies:?}");
+        assert_eq!(read.progress.history.len(), 16);
+        assert!(encode(&read).len() < MAX_HEADERS / 2, "room for a report: {}", encode(&read).len());
     }
 
     proptest! {

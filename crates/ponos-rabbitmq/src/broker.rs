@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use ponos_core::body::MAX_BODY;
 use ponos_core::broker::{
     BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Inspection, LinkState,
     Order, Outgoing, Published, SettleError, Settlement, SubscribeOptions, Subscription, Topology,
@@ -382,6 +381,7 @@ impl Shared {
         self: &Arc<Self>,
         publisher: &Publisher,
         batch: Vec<Outgoing>,
+        moved: Option<usize>,
     ) -> Vec<Published> {
         let mut outcomes: Vec<Option<Published>> = vec![None; batch.len()];
         // What is missing is made once, and the messages that missed it go out again.
@@ -392,7 +392,7 @@ impl Shared {
                 if outcomes[place].is_some() {
                     continue;
                 }
-                match self.prepare(outgoing).await {
+                match self.prepare(outgoing, moved == Some(place)).await {
                     Ok(Some(message)) => {
                         messages.push(message);
                         places.push(place);
@@ -465,22 +465,23 @@ impl Shared {
         }
     }
 
-    /// A message as AMQP takes it; `None` when its queue does not exist.
-    async fn prepare(self: &Arc<Self>, outgoing: &Outgoing) -> Result<Option<Message>, BrokerError> {
+    /// A message as AMQP takes it; `None` when its queue does not exist. What is `moved` was in a queue before and goes on
+    /// whatever its size.
+    async fn prepare(
+        self: &Arc<Self>,
+        outgoing: &Outgoing,
+        moved: bool,
+    ) -> Result<Option<Message>, BrokerError> {
         self.check_open()?;
         let Outgoing { to, envelope } = outgoing;
         let invalid = |problem: String| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
-        let name = &envelope.name;
-        if envelope.body.len() > MAX_BODY {
-            let size = envelope.body.len();
-            return invalid(format!(
-                "the body of `{name}` has {size} bytes, the limit is {MAX_BODY}: send a reference to the data instead"
-            ));
+        if let Some(error) = outgoing.too_large().filter(|_| !moved) {
+            return Err(error);
         }
         let parts = wire::parts(envelope);
         let size = header_bytes(&parts);
         if size > wire::MAX_HEADERS {
-            let limit = wire::MAX_HEADERS;
+            let (name, limit) = (&envelope.name, wire::MAX_HEADERS);
             return invalid(format!("the headers of `{name}` have {size} bytes, the limit is {limit}"));
         }
         let mut properties = convert::to_amqp(&parts);
@@ -557,7 +558,7 @@ impl Broker for RabbitBroker {
     }
 
     fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Published>> {
-        Box::pin(self.shared.send(&self.shared.publisher, batch))
+        Box::pin(self.shared.send(&self.shared.publisher, batch, None))
     }
 
     fn subscribe<'a>(

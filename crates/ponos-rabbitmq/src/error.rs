@@ -28,6 +28,21 @@ pub(crate) fn class(error: &lapin::Error) -> Class {
     }
 }
 
+/// How `rustls` begins its errors about the server's certificate.
+const BAD_CERTIFICATE: &str = "invalid peer certificate: ";
+
+fn cure_of_certificate(problem: &str) -> &'static str {
+    if problem.contains("expired") {
+        "renew RabbitMQ's certificate, or set this machine's clock"
+    } else if problem.contains("for name") {
+        "name the host in the broker's URL as its certificate does"
+    } else if problem.contains("UnknownIssuer") || problem.contains("CaUsedAsEndEntity") {
+        "name the authority that signed it in the broker's URL, `?cacertfile=ca.pem`"
+    } else {
+        "give RabbitMQ a certificate for its host name, signed by an authority that this machine knows"
+    }
+}
+
 /// What the server said, or what happened to the connection.
 pub(crate) fn text(error: &lapin::Error) -> String {
     match error.kind() {
@@ -57,7 +72,7 @@ pub(crate) fn of_operation(what: &str, error: &lapin::Error) -> BrokerError {
         Class::Channel(AMQPSoftError::ACCESSREFUSED) => BrokerError::new(
             BrokerErrorKind::Denied,
             format!(
-                "{what} is not allowed ({said}): give this user the permission that RabbitMQ names; `ponos topology permissions` prints what an application needs"
+                "{what} is not allowed ({said}): give this user what `ponos topology permissions` prints for the application"
             ),
         ),
         Class::Channel(AMQPSoftError::NOTFOUND) if is_away(&said) => unavailable(format!("{what}: {said}")),
@@ -97,6 +112,13 @@ pub(crate) fn of_connecting(options: &RabbitOptions, node: &str, error: &lapin::
             )),
             _ => unavailable(format!("RabbitMQ at {node} did not take the connection: {said}")),
         };
+    }
+    if let Some((_, problem)) = said.split_once(BAD_CERTIFICATE) {
+        // Trying again does not make it better, and who answers there may not be who it says it is.
+        let cure = cure_of_certificate(problem);
+        return denied(format!(
+            "what answers at {node} has a certificate that is not to be trusted ({problem}): {cure}"
+        ));
     }
     unavailable(format!(
         "RabbitMQ at {node} cannot be reached ({said}): is it running, and are host, port and {} right?",

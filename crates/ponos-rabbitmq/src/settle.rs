@@ -68,7 +68,7 @@ pub(crate) async fn settle(
         identity(&delivery.queue, &copy.envelope) != identity(&delivery.queue, &delivery.envelope)
     });
     send.extend(copy);
-    let mut outcomes = shared.send_once(&intake, tag, send).await;
+    let mut outcomes = shared.send_once(&intake, tag, send, copied).await;
     let copy_outcome = if copied { outcomes.pop() } else { None };
     if !outcomes.iter().all(Published::is_confirmed) {
         return Err(SettleError::NotSent(outcomes));
@@ -145,8 +145,15 @@ fn shorten(mut report: Report) -> Report {
 }
 
 impl Shared {
-    /// Sends what a settlement sends, but not again what an earlier try of the same settlement had confirmed.
-    async fn send_once(self: &Arc<Self>, intake: &Intake, tag: u64, send: Vec<Outgoing>) -> Vec<Published> {
+    /// Sends what a settlement sends, but not again what an earlier try of the same settlement had confirmed. The last one is
+    /// the copy of the settled message, if there is one.
+    async fn send_once(
+        self: &Arc<Self>,
+        intake: &Intake,
+        tag: u64,
+        send: Vec<Outgoing>,
+        copied: bool,
+    ) -> Vec<Published> {
         if send.is_empty() {
             return Vec::new();
         }
@@ -163,7 +170,10 @@ impl Shared {
             }
             outcomes.push(known);
         }
-        let answers = self.send(&intake.publisher, batch).await;
+        // The copy comes last, and was in a queue before: it goes on whatever its size.
+        let has_copy = copied && outcomes.last().is_some_and(Option::is_none);
+        let moved = if has_copy { batch.len().checked_sub(1) } else { None };
+        let answers = self.send(&intake.publisher, batch, moved).await;
         if answers.iter().any(|answer| !answer.is_confirmed()) {
             let confirmed = keys.into_iter().zip(&answers).filter(|(_, answer)| answer.is_confirmed());
             self.memory.remember_sent((intake.id, tag), confirmed.map(|(key, answer)| (key, answer.clone())));

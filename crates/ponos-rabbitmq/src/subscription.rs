@@ -33,6 +33,7 @@ use crate::broker::Shared;
 use crate::convert;
 use crate::error;
 use crate::link::CALL_DEADLINE;
+use crate::options::QueueType;
 use crate::publish::Publisher;
 use crate::suspects::Suspects;
 
@@ -407,7 +408,12 @@ impl Shared {
         let delivery = Delivery {
             tag: DeliveryTag { subscription: intake.id, number: tag, fence: tag },
             queue: intake.queue.clone(),
-            losses: self.losses(&intake.queue, &envelope, &delivery.properties),
+            losses: if delivery.redelivered {
+                self.losses(&intake.queue, &envelope, &delivery.properties)
+            } else {
+                // RabbitMQ counts from the second delivery on: what the first one brings was forged.
+                0
+            },
             envelope: Arc::new(envelope),
         };
         let now: Timestamp = SystemTime::now().into();
@@ -423,7 +429,8 @@ impl Shared {
     /// process lost itself since the message was sent, and what it handed back.
     fn losses(&self, queue: &QueueName, envelope: &Envelope, properties: &BasicProperties) -> u32 {
         let count = convert::broker_int(properties, DELIVERY_COUNT).unwrap_or(0);
-        if count <= 0 {
+        // A classic queue counts nothing, so what stands there is its publisher's.
+        if count <= 0 || self.options.queue_type == QueueType::Classic {
             return 0;
         }
         let since = envelope.published_at.max(envelope.progress.due.unwrap_or_default());
@@ -470,7 +477,14 @@ fn stray(
         ponos_core::name::check_queue(name).is_ok() && name.starts_with(&format!("{}.", failed.app()))
     };
     let dead_lettered_from = convert::broker_text(properties, "x-first-death-queue")
-        .filter(|name| own(name) && !name.starts_with(&format!("{}.retry.", failed.app())));
+        .filter(|name| own(name) && !name.starts_with(&format!("{}.retry.", failed.app())))
+        // The header may be forged; where the message was sent to is not: to the queue itself, or to the event that it hears.
+        .filter(|name| {
+            *name == routing_key
+                || name
+                    .strip_prefix(failed.app().as_str())
+                    .is_some_and(|rest| rest.strip_prefix('.') == Some(routing_key))
+        });
     let queue = dead_lettered_from.or_else(|| Some(routing_key).filter(|name| own(name)))?;
     let queue: QueueName = serde_json::from_value(queue.into()).ok()?;
     let error = match dead_lettered_from.and(convert::broker_text(properties, "x-first-death-reason")) {

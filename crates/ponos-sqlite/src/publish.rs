@@ -2,7 +2,6 @@
 
 use std::mem;
 
-use ponos_core::body::MAX_BODY;
 use ponos_core::broker::{BrokerError, BrokerErrorKind, Outgoing, Published};
 use ponos_core::wire;
 use tokio::sync::oneshot;
@@ -16,19 +15,15 @@ const OPERATION_BYTES: usize = 4 << 20;
 
 /// Encodes a message on the caller's thread, or says why it will never be taken.
 pub(crate) fn encode(message: Outgoing) -> Result<Insert, BrokerError> {
-    let Outgoing { to, envelope } = message;
-    let invalid = |problem: String| Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
-    let name = &envelope.name;
-    if envelope.body.len() > MAX_BODY {
-        let size = envelope.body.len();
-        return invalid(format!(
-            "the body of `{name}` has {size} bytes, the limit is {MAX_BODY}: send a reference to the data instead"
-        ));
+    if let Some(error) = message.too_large() {
+        return Err(error);
     }
+    let Outgoing { to, envelope } = message;
     let head = wire::encode(&envelope);
     if head.len() > wire::MAX_HEADERS {
-        let (size, limit) = (head.len(), wire::MAX_HEADERS);
-        return invalid(format!("the headers of `{name}` have {size} bytes, the limit is {limit}"));
+        let (name, size, limit) = (&envelope.name, head.len(), wire::MAX_HEADERS);
+        let problem = format!("the headers of `{name}` have {size} bytes, the limit is {limit}");
+        return Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
     }
     Ok(Insert { to, id: envelope.id, head, due: envelope.progress.due, body: envelope.body })
 }

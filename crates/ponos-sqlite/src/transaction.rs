@@ -1,6 +1,7 @@
 //! One write transaction, as the operations see it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -65,7 +66,8 @@ impl Tx<'_> {
         Ok(Published::Confirmed { queues })
     }
 
-    /// A message that is in the queue already is a publisher's second try: it is confirmed and not doubled.
+    /// A message that is in the queue already is a publisher's second try: it is confirmed and not doubled. One with another
+    /// body is another message, whose publisher uses an id twice: it is kept too.
     fn insert(&mut self, queue: i64, message: &Insert) -> rusqlite::Result<()> {
         let ready_at = self.ready_at(message.due, queue);
         *self.fence += 1;
@@ -73,7 +75,7 @@ impl Tx<'_> {
             "INSERT INTO message (queue_id, message_id, ready_at, fence, owner, head, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (queue_id, message_id, copy) DO NOTHING",
         )?;
-        insert.execute(params![
+        let inserted = insert.execute(params![
             queue,
             message.id.as_bytes(),
             ready_at,
@@ -83,7 +85,31 @@ impl Tx<'_> {
             &message.body[..]
         ])?;
         drop(insert);
+        if inserted == 0 {
+            self.insert_another(queue, message, ready_at)?;
+        }
         self.keep_bound(queue)
+    }
+
+    /// Inserts a message whose id is in the queue with other bytes. Its `copy` is computed from them, so that a second try is
+    /// recognised here too.
+    fn insert_another(&mut self, queue: i64, message: &Insert, ready_at: i64) -> rusqlite::Result<()> {
+        let same = "SELECT 1 FROM message WHERE queue_id = ?1 AND message_id = ?2 AND body = ?3";
+        let id = message.id.as_bytes();
+        if self.prepare(same)?.exists(params![queue, id, &message.body[..]])? {
+            return Ok(());
+        }
+        tracing::warn!(message = %message.id, "the id is used for another body: taken as another message");
+        let mut hasher = DefaultHasher::new();
+        message.body.hash(&mut hasher);
+        // Negative, so that it is no row's id, which is what a failed message has there.
+        let copy = (hasher.finish() | 1 << 63).cast_signed();
+        self.prepare(
+            "INSERT INTO message (queue_id, message_id, ready_at, fence, owner, head, body, copy)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (queue_id, message_id, copy) DO NOTHING",
+        )?
+        .execute(params![queue, id, ready_at, *self.fence, self.owner, message.head, &message.body[..], copy])
+        .map(drop)
     }
 
     /// When a message that is due then is ready, in broker time; `None` is now. Notes a queue that has work.

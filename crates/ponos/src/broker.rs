@@ -91,6 +91,11 @@ impl Broker {
                 if path.is_empty() {
                     return invalid("`sqlite:` needs a file: for example `sqlite:ponos.db`");
                 }
+                if path.contains('?') {
+                    return invalid(
+                        "`sqlite:` takes a file and no parameters: leave out the `?` and what follows it",
+                    );
+                }
                 Ok(Self::sqlite(path))
             }
             #[cfg(not(feature = "sqlite"))]

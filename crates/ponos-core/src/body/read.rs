@@ -105,6 +105,9 @@ fn checked_text(bytes: &[u8]) -> Result<&str, DecodeError> {
         let problem = format!("the body has {} bytes, the limit is {MAX_BODY}", bytes.len());
         return Err(DecodeError::new(DecodeErrorKind::TooLarge, problem));
     }
+    if let Some((kind, problem)) = of_another_kind(bytes) {
+        return Err(DecodeError::new(kind, problem));
+    }
     let text = std::str::from_utf8(bytes).map_err(|e| {
         DecodeError::new(
             DecodeErrorKind::NotUtf8,
@@ -118,8 +121,32 @@ fn checked_text(bytes: &[u8]) -> Result<&str, DecodeError> {
     Ok(text)
 }
 
+/// What a body is that begins as none of ours does. The bytes decide, whatever `content-encoding` says, and nothing is ever
+/// unpacked: a small body could become a large one.
+fn of_another_kind(bytes: &[u8]) -> Option<(DecodeErrorKind, &'static str)> {
+    match bytes {
+        [0x1f, 0x8b, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is compressed (gzip), which is not unpacked: publish plain JSON",
+        )),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is compressed (zstd), which is not unpacked: publish plain JSON",
+        )),
+        [0xef, 0xbb, 0xbf, ..] => Some((
+            DecodeErrorKind::NotJson,
+            "the body begins with a byte order mark, which JSON has not (RFC 8259): publish it without",
+        )),
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => Some((
+            DecodeErrorKind::NotUtf8,
+            "the body is UTF-16, JSON is UTF-8 (RFC 8259): publish it as that",
+        )),
+        _ => None,
+    }
+}
+
 /// Whether arrays and objects nest deeper than `limit`. Skipped fields count too, which the parser would not notice.
-fn depth_exceeds(bytes: &[u8], limit: usize) -> bool {
+pub(super) fn depth_exceeds(bytes: &[u8], limit: usize) -> bool {
     // Too few brackets to be deep: the usual case. The two differ in one bit, and a byte can count the brackets of 255
     // others, so this runs at many bytes a cycle.
     let opening = |chunk: &[u8]| usize::from(chunk.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>());
@@ -410,6 +437,21 @@ mod tests {
         assert_eq!(error.kind(), DecodeErrorKind::Schema);
         assert!(error.to_string().contains("at `cents`"), "{error}");
         assert_eq!(kind::<Strict>(br#"{"org":"a","cents":1,"more":1}"#), DecodeErrorKind::Schema);
+    }
+
+    #[test]
+    fn what_is_no_plain_utf_8_is_named_and_not_unpacked() {
+        for (body, says) in [
+            (&b"\x1f\x8b\x08\x00"[..], "(gzip)"),
+            (b"\x28\xb5\x2f\xfd\x00", "(zstd)"),
+            (b"\xef\xbb\xbf{}", "byte order mark"),
+            (b"\xff\xfe{\x00}\x00", "UTF-16"),
+            (b"\xfe\xff\x00{\x00}", "UTF-16"),
+        ] {
+            let error = decode::<Nothing>(body).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+            assert_eq!(tid(body), None);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use serde::ser::{
     self, Impossible, Serialize, SerializeMap, SerializeStruct, SerializeStructVariant, Serializer,
 };
 
-use super::MAX_BODY;
+use super::read::depth_exceeds;
+use super::{MAX_BODY, MAX_DEPTH};
 use crate::id::Tid;
 
 type Json<'a> = &'a mut serde_json::Serializer<&'a mut Vec<u8>>;
@@ -26,7 +27,7 @@ pub struct EncodeError {
 /// # Errors
 ///
 /// When the payload is no object (a unit struct counts as `{}`), has a top-level field `tid`, fails to serialise,
-/// or is larger than [`MAX_BODY`] bytes.
+/// is larger than [`MAX_BODY`] bytes, or nests deeper than [`MAX_DEPTH`].
 pub fn encode<T: Serialize + ?Sized>(tid: &Tid, payload: &T) -> Result<Bytes, EncodeError> {
     let mut out = Vec::with_capacity(192);
     let mut json = serde_json::Serializer::new(&mut out);
@@ -36,6 +37,11 @@ pub fn encode<T: Serialize + ?Sized>(tid: &Tid, payload: &T) -> Result<Bytes, En
         return Err(fail(format!(
             "its body has {} bytes, the limit is {MAX_BODY}: send a reference to the data instead of the data",
             out.len()
+        )));
+    }
+    if depth_exceeds(&out, MAX_DEPTH) {
+        return Err(fail(format!(
+            "its body nests deeper than {MAX_DEPTH} levels, which no reader takes: flatten it"
         )));
     }
     Ok(Bytes::from(out))
@@ -324,6 +330,18 @@ mod tests {
         ] {
             assert!(error.contains("use a struct with named fields"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_no_reader_would_take_for_its_depth_is_refused() {
+        let nested = |levels: usize| {
+            let deep = (1..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+            serde_json::json!({ "x": deep })
+        };
+        let fits = encode(&tid(), &nested(MAX_DEPTH)).unwrap();
+        assert!(super::super::object(&fits).is_ok());
+        let error = text(&nested(MAX_DEPTH + 1)).unwrap_err();
+        assert!(error.contains("nests deeper than 128 levels"), "{error}");
     }
 
     #[test]

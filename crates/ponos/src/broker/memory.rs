@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use ponos_core::body::MAX_BODY;
 use ponos_core::broker::{
     BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Inspect, Inspection, Order, Outgoing,
     Published, SettleError, Settlement, SubscribeOptions, Subscription, SubscriptionLost, Topology, Verdict,
@@ -139,8 +138,8 @@ impl MemoryBroker {
     }
 
     fn publish_one(&self, state: &mut State, message: Outgoing) -> Published {
-        if message.envelope.body.len() > MAX_BODY {
-            return Published::Refused(too_large(message.envelope.body.len()));
+        if let Some(error) = message.too_large() {
+            return Published::Refused(error);
         }
         let roll = self.inner.dice.as_ref().map_or(rough::Publish::Fine, Dice::publish);
         match roll {
@@ -173,9 +172,9 @@ impl MemoryBroker {
             state.apply(delivery, Verdict::Done, Timestamp::EPOCH); // what is done needs no time
             return Ok(Vec::new());
         }
-        let outcome = |message: &Outgoing| match message.envelope.body.len() {
-            len if len > MAX_BODY => Published::Refused(too_large(len)),
-            _ => state.would_publish(message),
+        let outcome = |message: &Outgoing| match message.too_large() {
+            Some(error) => Published::Refused(error),
+            None => state.would_publish(message),
         };
         let mut outcomes: Vec<_> = settlement.send.iter().map(outcome).collect();
         if outcomes.iter().any(|outcome| !outcome.is_confirmed()) {
@@ -230,12 +229,6 @@ impl MemoryBroker {
         }
         Ok(outcomes)
     }
-}
-
-fn too_large(len: usize) -> BrokerError {
-    let problem =
-        format!("the body has {len} bytes, the limit is {MAX_BODY}: send a reference to the data instead");
-    BrokerError::new(BrokerErrorKind::Invalid, problem)
 }
 
 fn unavailable(problem: &str) -> BrokerError {
@@ -386,17 +379,5 @@ impl Subscription for MemorySubscription {
 impl Drop for MemorySubscription {
     fn drop(&mut self) {
         self.broker.state().close(&self.queue, self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_over_the_limit_is_refused_by_name() {
-        let error = too_large(MAX_BODY + 1);
-        assert_eq!(error.kind(), BrokerErrorKind::Invalid);
-        assert!(error.to_string().contains("1048577"));
     }
 }

@@ -1,11 +1,12 @@
 //! The worker of one queue: it owns the intake, the buffer and the jobs in flight.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ponos_core::broker::{Delivery, Settlement, SubscribeOptions, Subscription, Verdict};
-use ponos_core::envelope::Progress;
+use ponos_core::envelope::{Envelope, Progress};
 use ponos_core::journal::{Flight, LimitNotice, Notice, What};
 use ponos_core::policy::{BreakerState, DedupWindow, Moment, Outcome as CircuitOutcome, Permit, Rate};
 use tokio::sync::{mpsc, watch};
@@ -74,6 +75,7 @@ pub(crate) struct QueueWorker {
 struct InFlight {
     task: JoinHandle<()>,
     permit: Option<Permit>,
+    /// What it is remembered by when it is done.
     id: [u8; 16],
 }
 
@@ -401,7 +403,7 @@ impl QueueWorker {
 
     fn kind(&self, delivery: &Delivery) -> Kind {
         let envelope = &delivery.envelope;
-        if self.done.as_ref().is_some_and(|done| done.contains(envelope.id.as_bytes())) {
+        if self.done.as_ref().is_some_and(|done| done.contains(&identity(envelope))) {
             Kind::Duplicate
         } else if envelope.progress.suspect.is_some() {
             Kind::Alone
@@ -475,7 +477,7 @@ impl QueueWorker {
         let report = Report { slot, ended: None };
         let reporter = Reporter { to: self.reports.0.clone(), report };
         let (spec, shared) = (Arc::clone(&self.spec), Arc::clone(&self.shared));
-        let id = *delivery.envelope.id.as_bytes();
+        let id = if self.done.is_some() { identity(&delivery.envelope) } else { [0; 16] };
         let clock = &self.shared.local.clock;
         let task = match kind {
             Kind::Run | Kind::Alone => {
@@ -561,6 +563,18 @@ enum Kind {
     Duplicate,
     /// It was lost too often: from now on it runs alone.
     Suspect,
+}
+
+/// What a message is recognised by: its id and its body. A publisher that gives several messages one id would otherwise lose
+/// all but the first.
+fn identity(envelope: &Envelope) -> [u8; 16] {
+    let mut hasher = DefaultHasher::new();
+    envelope.body.hash(&mut hasher);
+    let mut identity = *envelope.id.as_bytes();
+    for (byte, of_body) in identity.iter_mut().zip(hasher.finish().to_le_bytes()) {
+        *byte ^= of_body;
+    }
+    identity
 }
 
 fn flight(delivery: &Delivery, started: ponos_core::id::Timestamp) -> Flight {

@@ -8,6 +8,9 @@
 mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
+#[allow(dead_code, reason = "the tables are also those of another test binary")]
+#[path = "bad_input.rs"]
+mod bad_input;
 #[path = "breaker.rs"]
 mod breaker;
 #[path = "check.rs"]
