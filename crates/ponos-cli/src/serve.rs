@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ponos::Secret;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -80,7 +81,7 @@ struct Document<'a> {
 /// # Errors
 ///
 /// When the address, the token, the broker or the read model cannot be used.
-pub(crate) fn run(args: &ServeArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) fn run(args: &ServeArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let (token, made) = Token::find(args.token_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
