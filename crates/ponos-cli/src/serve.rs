@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `address`, `token` | where it listens, and who may ask |
-//! | `listen`, `guard` | connections with deadlines; what every request has to pass |
+//! | `listen`, `places`, `guard` | connections with deadlines, and who gives way when there are too many; what every request has to pass |
 //! | `problem`, `answer` | RFC 9457; JSON out, queries in |
 //! | `routes` | the table of all routes |
 //! | `state`, `collector`, `models` | what handlers share; the thread that follows the journal; files that answer questions |
@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod models;
 mod operations;
+mod places;
 mod problem;
 mod queues;
 mod routes;
