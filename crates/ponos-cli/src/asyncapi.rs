@@ -14,6 +14,7 @@ mod payload;
 
 use std::path::PathBuf;
 
+use ponos::Secret;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -62,7 +63,11 @@ struct Drift<'a> {
 /// # Errors
 ///
 /// When a manifest or the document cannot be read, no manifest is the application's, or the file cannot be written.
-pub(crate) async fn run(args: &AsyncapiArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(
+    args: &AsyncapiArgs,
+    url: Option<&Secret>,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
     let document = of(manifests::files_or_records(&args.manifests, url).await?, args.app.as_deref())?;
     match (&args.check, &args.out) {
         (Some(file), _) => return check(&document, file, args.json, out),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::broker::{Broker, BrokerError, BrokerErrorKind, Inspect, QueueStats};
 use ponos::core::journal::{From, Journal};
 use ponos::core::name::{AppName, QueueName};
@@ -30,18 +31,18 @@ const NAME_IT: &str =
 /// # Errors
 ///
 /// When the text is no broker's URL.
-pub(crate) fn from_url(url: &str) -> Result<ponos::Broker, BrokerError> {
-    if is_rabbitmq(url) {
-        let options = RabbitOptions::from_url(url)?.start_within(Duration::ZERO);
+pub(crate) fn from_url(url: &Secret) -> Result<ponos::Broker, BrokerError> {
+    if is_rabbitmq(url.expose()) {
+        let options = RabbitOptions::from_url(url.expose())?.start_within(Duration::ZERO);
         return Ok(ponos::Broker::rabbitmq(options));
     }
-    ponos::Broker::from_url(url)
+    ponos::Broker::from_url(url.expose())
 }
 
 /// The URL that the option names, else the variable, else the default.
-pub(crate) fn url_or_default(url: Option<&str>) -> String {
-    let variable = || std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
-    url.map(str::to_owned).or_else(variable).unwrap_or_else(|| DEFAULT_BROKER.to_owned())
+pub(crate) fn url_or_default(url: Option<&Secret>) -> Secret {
+    let variable = || std::env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty()).map(Secret::from);
+    url.cloned().or_else(variable).unwrap_or_else(|| DEFAULT_BROKER.into())
 }
 
 pub(crate) fn is_rabbitmq(url: &str) -> bool {
@@ -72,22 +73,21 @@ impl Session {
     /// # Errors
     ///
     /// When the URL is none, nothing is there, or it cannot be used.
-    pub(crate) async fn open(url: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) async fn open(url: Option<&Secret>) -> Result<Self, CliError> {
         let url = url_or_default(url);
-        let url = url.as_str();
-        let named = from_url(url).map_err(|error| {
+        let named = from_url(&url).map_err(|error| {
             CliError::usage(
                 error.to_string(),
                 "for example `--broker sqlite:ponos.db` or `--broker amqp://user:password@host/vhost`",
             )
         })?;
-        if let Some(("memory", _)) = url.split_once(':') {
+        if let Some(("memory", _)) = url.expose().split_once(':') {
             return Err(CliError::usage(
                 "`memory:` lives inside one process: nobody else can look into it",
                 "use `--broker sqlite:FILE`, for the services too",
             ));
         }
-        let file = match url.split_once(':') {
+        let file = match url.expose().split_once(':') {
             // As `ponos::Broker::from_url` reads it.
             Some(("sqlite", rest)) => Some(PathBuf::from(rest.strip_prefix("//").unwrap_or(rest))),
             _ => None,
@@ -95,7 +95,7 @@ impl Session {
         if let Some(file) = &file {
             must_be_there(file)?;
         }
-        let is_rabbitmq = is_rabbitmq(url);
+        let is_rabbitmq = is_rabbitmq(url.expose());
         let slow = if is_rabbitmq { UNREACHABLE } else { LOCKED };
         let opened = within(OPEN_DEADLINE, "opening the broker", slow, named.connect()).await;
         let broker = opened.map_err(|error| match error.kind() {

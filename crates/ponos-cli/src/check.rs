@@ -20,6 +20,7 @@ mod traffic;
 
 use std::path::PathBuf;
 
+use ponos::Secret;
 use serde::Serialize;
 
 use self::finding::{Finding, Severity};
@@ -85,7 +86,7 @@ pub(crate) fn hop_limits(system: &System) -> Vec<(String, String, String)> {
 /// # Errors
 ///
 /// When a manifest cannot be read, or none is known.
-pub(crate) async fn run(args: &CheckArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: &CheckArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let new = manifests::files_or_records(&args.manifests, url).await?;
     let old = if args.against.is_empty() { Vec::new() } else { manifests::load(&args.against)? };
     let report = report(new, old);

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use ponos::Broker;
+use ponos::{Broker, Secret};
 use ponos_example_payments::process;
 use tokio::time::Instant;
 
@@ -70,7 +70,7 @@ pub(crate) struct DemoArgs {
     /// Runs on this broker and leaves it there to be looked at, as `sqlite:demo.db` or
     /// `amqp://user:password@host/vhost` [default: a temporary file]
     #[arg(long, value_name = "URL")]
-    broker: Option<String>,
+    broker: Option<Secret>,
 
     /// Repeats the demo that was drawn with this number [default: a new one]
     #[arg(long, value_name = "N")]
@@ -181,11 +181,11 @@ enum Home {
     /// In a folder that goes with the demo.
     Temporary(tempfile::TempDir),
     /// Where the user said.
-    Kept(String),
+    Kept(Secret),
 }
 
 impl Home {
-    fn new(broker: Option<String>) -> anyhow::Result<Self> {
+    fn new(broker: Option<Secret>) -> anyhow::Result<Self> {
         Ok(match broker {
             Some(url) => Self::Kept(url),
             None => {
@@ -213,12 +213,12 @@ impl Home {
     /// Where everything can be looked at afterwards.
     fn kept(&self) -> Option<Kept<'_>> {
         match self {
-            Self::Kept(url) if url.starts_with("memory:") => None,
+            Self::Kept(url) if url.expose().starts_with("memory:") => None,
             // It holds a password.
-            Self::Kept(url) if crate::broker::is_rabbitmq(url) && url.contains('@') => {
+            Self::Kept(url) if crate::broker::is_rabbitmq(url.expose()) && url.expose().contains('@') => {
                 Some(Kept::BySecretUrl)
             }
-            Self::Kept(url) => Some(Kept::ByUrl(url)),
+            Self::Kept(url) => Some(Kept::ByUrl(url.expose())),
             Self::Temporary(_) => None,
         }
     }

@@ -18,6 +18,7 @@ mod records;
 mod services;
 
 use ponos::RabbitOptions;
+use ponos::Secret;
 use serde::Serialize;
 
 use self::finding::{Code, Finding, Report, Severity, Unseen};
@@ -58,7 +59,7 @@ struct Document<'a> {
 /// # Errors
 ///
 /// When the URL names no broker, or the broker stops answering on the way.
-pub(crate) async fn run(args: DoctorArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: DoctorArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let session = match Session::open(url).await {
         Ok(session) => session,
         Err(error) if error.exit() == Exit::Broker => {
@@ -79,7 +80,7 @@ pub(crate) async fn run(args: DoctorArgs, url: Option<&str>, out: &mut Output) -
     Ok(if bad { Exit::Findings } else { Exit::Ok })
 }
 
-async fn examine(session: &Session, url: Option<&str>) -> Result<Report, CliError> {
+async fn examine(session: &Session, url: Option<&Secret>) -> Result<Report, CliError> {
     let mut report = Report::default();
     let mut looker = Looker::open(session).await;
     let look = match looker.look(session, None).await {
@@ -96,7 +97,7 @@ async fn examine(session: &Session, url: Option<&str>) -> Result<Report, CliErro
     match session.place() {
         Place::File(file) => broker::file(file, &mut report),
         Place::Server(name) => {
-            let options = RabbitOptions::from_url(&url_or_default(url))?;
+            let options = RabbitOptions::from_url(url_or_default(url).expose())?;
             rabbitmq::check(&patient, name, &options, &mut report).await;
         }
     }

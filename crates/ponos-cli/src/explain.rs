@@ -15,6 +15,7 @@ mod policy;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ponos::Secret;
 use serde::Serialize;
 
 use self::live::Live;
@@ -63,7 +64,11 @@ struct Document<'a> {
 /// # Errors
 ///
 /// When a manifest cannot be read, the broker does not answer, or nobody knows the name.
-pub(crate) async fn run(args: &ExplainArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(
+    args: &ExplainArgs,
+    url: Option<&Secret>,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
     if args.offline {
         let system = System::of(manifests::load(&args.manifests)?);
         let explanation = Explanation::of(&args.name, &system)

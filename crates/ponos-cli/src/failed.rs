@@ -36,6 +36,7 @@ pub(crate) use args::FailedArgs;
 use crate::broker::Session;
 use crate::error::{CliError, Exit};
 use crate::output::Output;
+use ponos::Secret;
 
 use self::args::FailedVerb;
 use self::settle::Action;
@@ -45,7 +46,7 @@ use self::settle::Action;
 /// # Errors
 ///
 /// When a job is not there or was not settled, or the broker does not answer.
-pub(crate) async fn run(args: FailedArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: FailedArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let session = Session::open(url).await?;
     let done = match args.verb {
         FailedVerb::List(args) => list::run(args, &session, out).await,

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use ponos::Secret;
 
 use self::error::{CliError, Exit};
 use self::output::Output;
@@ -58,7 +59,7 @@ Colours appear on a terminal only, and not with NO_COLOR; CLICOLOR_FORCE=1 puts 
 struct Cli {
     /// The broker, sqlite:FILE or amqp://… [default: what PONOS_BROKER names, else sqlite:ponos.db]
     #[arg(long, value_name = "URL", global = true)]
-    broker: Option<String>,
+    broker: Option<Secret>,
 
     #[command(subcommand)]
     verb: Verb,
@@ -168,13 +169,13 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, CliError> {
         Verb::Completions(args) => return Ok(completions::run(args, out)),
         Verb::Man(args) => return completions::man(args, out),
         // It has threads of its own.
-        Verb::Serve(args) => return serve::run(&args, cli.broker.as_deref(), out),
+        Verb::Serve(args) => return serve::run(&args, cli.broker.as_ref(), out),
         verb => verb,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CliError::broker(format!("cannot start a runtime: {error}"), "free some memory, then try again")
     })?;
-    let url = cli.broker.as_deref();
+    let url = cli.broker.as_ref();
     let done = runtime.block_on(async {
         match verb {
             Verb::Publish(args) => publish::run(args, url, out).await,

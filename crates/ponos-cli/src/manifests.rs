@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use ponos::Secret;
 use ponos::core::manifest::Manifest;
 use ponos::core::name::QueueName;
 
@@ -39,7 +40,10 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Vec<Loaded>, CliError> {
 /// # Errors
 ///
 /// When a file cannot be read or holds no manifest, the broker does not answer, or it knows none.
-pub(crate) async fn files_or_records(paths: &[PathBuf], url: Option<&str>) -> Result<Vec<Loaded>, CliError> {
+pub(crate) async fn files_or_records(
+    paths: &[PathBuf],
+    url: Option<&Secret>,
+) -> Result<Vec<Loaded>, CliError> {
     if !paths.is_empty() {
         return load(paths);
     }

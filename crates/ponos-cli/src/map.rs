@@ -26,6 +26,7 @@ use crate::output::Output;
 use crate::system::System;
 use crate::view::View;
 use crate::{amount, json, manifests};
+use ponos::Secret;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MapArgs {
@@ -72,7 +73,7 @@ enum Format {
 /// # Errors
 ///
 /// When a manifest cannot be read or the file cannot be written.
-pub(crate) async fn run(args: &MapArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: &MapArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let map = if args.live {
         let session = Session::open(url).await?;
         let map = online(args, &session).await;

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::body::MAX_BODY;
 use ponos::core::name::{AppName, EventName, TaskName};
 use ponos::trace::CascadeOutcome;
@@ -76,7 +77,7 @@ enum Name {
 /// # Errors
 ///
 /// When name or payload are none, or the broker does not take the message.
-pub(crate) async fn run(args: PublishArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: PublishArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let name = name(&args.name, args.kind)?;
     let payload = payload(&args.payload)?;
     let tid = match args.tid {

@@ -12,6 +12,7 @@ mod list;
 mod look;
 mod row;
 
+use ponos::Secret;
 use ponos::core::broker::OrderTarget;
 use ponos::core::name::AppName;
 use serde::Serialize;
@@ -69,7 +70,7 @@ impl<'a> LookJson<'a> {
 /// # Errors
 ///
 /// When the broker does not answer, or the application is not there.
-pub(crate) async fn run(args: QueuesArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: QueuesArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let session = Session::open(url).await?;
     let mut looker = Looker::open(&session).await;
     let look = looker.look(&session, args.app.as_ref()).await;

@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `address`, `token` | where it listens, and who may ask |
-//! | `listen`, `guard` | connections with deadlines; what every request has to pass |
+//! | `listen`, `places`, `guard` | connections with deadlines, and who gives way when there are too many; what every request has to pass |
 //! | `problem`, `answer` | RFC 9457; JSON out, queries in |
 //! | `routes` | the table of all routes |
 //! | `state`, `collector`, `models` | what handlers share; the thread that follows the journal; files that answer questions |
@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod models;
 mod operations;
+mod places;
 mod problem;
 mod queues;
 mod routes;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ponos::Secret;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -80,7 +82,7 @@ struct Document<'a> {
 /// # Errors
 ///
 /// When the address, the token, the broker or the read model cannot be used.
-pub(crate) fn run(args: &ServeArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) fn run(args: &ServeArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let (token, made) = Token::find(args.token_file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)

@@ -6,6 +6,7 @@ mod losses;
 
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::id::Timestamp;
 use ponos::core::journal::{Entry, From};
 use serde::Serialize;
@@ -63,7 +64,7 @@ pub(crate) struct TailArgs {
 /// # Errors
 ///
 /// When the broker does not answer, or keeps no records.
-pub(crate) async fn run(args: TailArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: TailArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let filter = Filter::new(&args.name, args.outcome, args.app, args.tid, args.beats)?;
     let session = Session::open(url).await?;
     let shown = tokio::select! {

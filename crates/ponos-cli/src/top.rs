@@ -14,6 +14,7 @@ mod screen;
 
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::broker::OrderAction;
 use ponos::core::name::{AppName, QueueName};
 use ponos_readmodel::{TraceFilter, TraceOutcome, TraceSummary};
@@ -55,7 +56,7 @@ pub(crate) struct TopArgs {
 /// # Errors
 ///
 /// When there is no terminal, the broker cannot be reached, or the application is not there.
-pub(crate) async fn run(args: TopArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: TopArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     if !args.once && !out.is_terminal() {
         return Err(CliError::usage(
             "the output is no terminal: there is nothing to draw on",

@@ -17,6 +17,7 @@ mod prune;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::broker::BrokerError;
 use ponos::core::name::AppName;
 use ponos::rabbitmq::diff::Diff;
@@ -113,7 +114,11 @@ struct PermissionsArgs {
 /// # Errors
 ///
 /// When a manifest cannot be read, RabbitMQ or its management plugin is not there, or something is not as it should be.
-pub(crate) async fn run(args: TopologyArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(
+    args: TopologyArgs,
+    url: Option<&Secret>,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
     match args.verb {
         TopologyVerb::Plan(args) => plan::run(args, &options(url)?, url, out).await,
         TopologyVerb::Apply(args) => apply::run(args, options(url)?, out).await,
@@ -123,15 +128,15 @@ pub(crate) async fn run(args: TopologyArgs, url: Option<&str>, out: &mut Output)
 }
 
 /// Where RabbitMQ is.
-fn options(url: Option<&str>) -> Result<RabbitOptions, CliError> {
+fn options(url: Option<&Secret>) -> Result<RabbitOptions, CliError> {
     let url = url_or_default(url);
-    if !url.starts_with("amqp:") && !url.starts_with("amqps:") {
+    if !crate::broker::is_rabbitmq(url.expose()) {
         return Err(CliError::usage(
             "`ponos topology` is about RabbitMQ: an SQLite file needs no preparation",
             "name a RabbitMQ with --broker amqp://user:password@host/vhost or PONOS_BROKER",
         ));
     }
-    let options = RabbitOptions::from_url(&url).map_err(|error| {
+    let options = RabbitOptions::from_url(url.expose()).map_err(|error| {
         CliError::usage(error.to_string(), "for example `--broker amqp://user:password@host:5672/vhost`")
     })?;
     Ok(options.start_within(CONNECT).connection_name("ponos topology"))

@@ -4,6 +4,7 @@ mod diff;
 mod watch;
 mod which;
 
+use ponos::Secret;
 use ponos::trace::{Cascade, RenderOptions};
 
 use crate::broker::Session;
@@ -41,7 +42,7 @@ pub(crate) struct TraceArgs {
 /// # Errors
 ///
 /// When no transaction or several are meant, or the broker does not answer.
-pub(crate) async fn run(args: TraceArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: TraceArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let which = Which::parse(&args.which)?;
     let session = Session::open(url).await?;
     let shown = show(&args, &which, &session, out).await;

@@ -213,6 +213,47 @@ async fn a_played_system_is_well_too() {
     assert_eq!(system.findings().await, (0, vec![]));
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_others_may_use_are_found() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let chmod = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (system, _instance) = System::at_work().await;
+    let (dir, url) = (system._dir.path().to_owned(), system.url.clone());
+    let file = dir.join("ponos.db");
+    // Within a directory of its own nobody gets to it.
+    chmod(&file, 0o644);
+    assert_eq!(ponos(&url, &["doctor", "--json"]).ok().json()["findings"], json!([]));
+    chmod(&dir, 0o755);
+    let (code, findings) = system.findings().await;
+    assert_eq!(code, 0, "a warning");
+    let (kind, subject, says) = &findings[0];
+    assert_eq!((kind.as_str(), subject.as_str()), ("files-open", file.to_str().unwrap()), "{findings:?}");
+    assert!(
+        says.contains("may read the bodies") && findings.iter().all(|it| it.0 == "files-open"),
+        "{findings:?}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_everybody_may_write_is_not_opened() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (system, _instance) = System::at_work().await;
+    let (dir, url) = (&system._dir, &system.url);
+    system.broker.close().await.unwrap();
+    for (path, mode) in [(dir.path().to_owned(), 0o755), (dir.path().join("ponos.db"), 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for verb in [&["doctor"][..], &["queues"], &["trace", "@last"]] {
+        let ran = ponos(url, verb);
+        assert_eq!(ran.code, 3, "{ran:?}");
+        assert!(format!("{}{}", ran.out, ran.err).contains("chmod o-w"), "{ran:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_nobody_works_are_found() {
     let system = System::new().await;

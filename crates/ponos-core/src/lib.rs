@@ -14,6 +14,7 @@
 //! | [`broker`] | the trait that every broker implements |
 //! | [`journal`] | records of what was published and how each attempt ended |
 //! | [`manifest`] | a service's definition as versioned JSON |
+//! | [`Secret`] | a text that is shown to nobody |
 
 pub mod body;
 pub mod broker;
@@ -23,6 +24,8 @@ pub mod journal;
 pub mod manifest;
 pub mod name;
 pub mod policy;
+mod secret;
 pub mod wire;
 
 pub use bytes::Bytes;
+pub use secret::Secret;

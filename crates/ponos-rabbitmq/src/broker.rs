@@ -112,9 +112,10 @@ impl RabbitBroker {
     ///
     /// # Errors
     ///
-    /// `Denied` for wrong credentials or a virtual host that is closed to the user, `NotFound` for one that does not
+    /// `Denied` for wrong credentials, a virtual host that is closed to the user, or `guest` on another machine, `NotFound` for one that does not
     /// exist, both at once; `Unavailable` when no node answers within the time that the options give.
     pub async fn connect(options: RabbitOptions) -> Result<Self, BrokerError> {
+        options.refuse_guest_abroad()?;
         let options = Arc::new(options);
         let consume = Arc::new(Link::open(Arc::clone(&options), "consuming").await?);
         let publish = Arc::new(Link::open(Arc::clone(&options), "publishing").await?);

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use futures_core::Stream;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use ponos_core::Secret;
 use ponos_core::broker::{BrokerError, BrokerErrorKind, LinkState};
 use ponos_core::id::Timestamp;
 use tokio::sync::watch;
@@ -77,7 +78,8 @@ struct Shared {
 #[derive(Clone)]
 struct TlsFiles {
     ca: Option<String>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The certificate, and its key, which is text: PEM.
+    identity: Option<(Vec<u8>, Secret)>,
 }
 
 impl std::fmt::Debug for TlsFiles {
@@ -102,7 +104,10 @@ impl TlsFiles {
         let ca = options.ca.as_deref().map(read).transpose()?;
         let ca = ca.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let identity = match &options.client_certificate {
-            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            Some((certificate, key)) => {
+                let key = String::from_utf8_lossy(&read(key)?).into_owned();
+                Some((read(certificate)?, key.into()))
+            }
             None => None,
         };
         Ok(Some(Self { ca, identity }))
@@ -110,7 +115,10 @@ impl TlsFiles {
 
     fn config(&self) -> OwnedTLSConfig {
         OwnedTLSConfig {
-            identity: self.identity.clone().map(|(pem, key)| lapin::tcp::OwnedIdentity::PKCS8 { pem, key }),
+            identity: self.identity.as_ref().map(|(pem, key)| lapin::tcp::OwnedIdentity::PKCS8 {
+                pem: pem.clone(),
+                key: key.expose().as_bytes().to_vec(),
+            }),
             cert_chain: self.ca.clone(),
         }
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use ponos_core::Secret;
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
@@ -40,7 +41,7 @@ pub struct Management {
     base: Url,
     vhost: String,
     user: String,
-    password: crate::options::Secret,
+    password: Secret,
     deadline: Duration,
 }
 
@@ -163,6 +164,7 @@ impl Management {
 
     /// The same with another deadline for answers.
     pub(crate) fn within(options: &RabbitOptions, deadline: Duration) -> Result<Self, BrokerError> {
+        options.refuse_guest_abroad()?;
         let invalid = |problem: &str| BrokerError::new(BrokerErrorKind::Invalid, problem.to_owned());
         let text = match &options.management {
             Some(text) => text.clone(),
@@ -307,7 +309,7 @@ impl Management {
             segments.pop_if_empty().extend(["api", "overview"]);
         }
         url.set_query(Some("disable_stats=true"));
-        let request = self.client.get(url).basic_auth(&self.user, Some(&self.password.0));
+        let request = self.client.get(url).basic_auth(&self.user, Some(self.password.expose()));
         let bytes = self.send(request).await?.unwrap_or_default();
         match serde_json::from_slice::<OverviewJson>(&bytes) {
             Ok(overview) => Ok(overview.rabbitmq_version),
@@ -392,7 +394,7 @@ impl Management {
             segments.pop_if_empty().extend(["api", path[0], &self.vhost]).extend(&path[1..]);
         }
         url.set_query(Some(query).filter(|query| !query.is_empty()));
-        self.client.request(method, url).basic_auth(&self.user, Some(&self.password.0))
+        self.client.request(method, url).basic_auth(&self.user, Some(self.password.expose()))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &str) -> Result<T, BrokerError> {

@@ -13,14 +13,17 @@
 //! | `certfile`, `keyfile` | PEM files with the client's certificate and its PKCS#8 key | |
 //! | `management` | where the management plugin listens, such as `http://host:15672` | host of the first node, port 15672 |
 //! | `connection_name` | what the management pages show beside the application's name | |
+//! | `guest` | `allow` lets the user `guest` go to another machine | refused |
 //!
 //! The virtual host is percent-encoded; none, or `/` alone, is the default one, `/`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use ponos_core::Secret;
 use ponos_core::broker::{BrokerError, BrokerErrorKind};
 
 /// The type of the queues that hold jobs.
@@ -51,6 +54,8 @@ pub struct RabbitOptions {
     pub(crate) tls: bool,
     pub(crate) user: String,
     pub(crate) password: Secret,
+    /// Whether `guest` may go anywhere.
+    pub(crate) guest_anywhere: bool,
     pub(crate) hosts: Vec<(String, u16)>,
     pub(crate) vhost: String,
     pub(crate) heartbeat: Duration,
@@ -62,16 +67,6 @@ pub struct RabbitOptions {
     pub(crate) connection_name: String,
     pub(crate) start_within: Duration,
     pub(crate) check_every: Duration,
-}
-
-/// A text that is not shown.
-#[derive(Clone)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
 }
 
 impl fmt::Debug for RabbitOptions {
@@ -123,12 +118,17 @@ impl RabbitOptions {
                 (decoded(user, "the user")?, decoded(password, "the password")?)
             }
         };
+        // Its user would be taken for a host, and shown.
+        if vhost.contains('@') {
+            return Err(invalid(format!("there is a `/` before the `@` of the RabbitMQ URL: {ESCAPE}")));
+        }
         let hosts = hosts.split(',').map(|host| parse_host(host, tls)).collect::<Result<Vec<_>, _>>()?;
         let vhost = if vhost.is_empty() { "/".to_owned() } else { decoded(vhost, "the virtual host")? };
         let mut options = Self {
             tls,
             user,
-            password: Secret(password),
+            password: password.into(),
+            guest_anywhere: false,
             hosts,
             vhost,
             heartbeat: Duration::from_secs(15),
@@ -148,7 +148,7 @@ impl RabbitOptions {
         let (mut certificate, mut key) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value, name)?;
+            let value = decoded(value, "a parameter")?;
             match name {
                 "heartbeat" => {
                     let seconds = value.parse::<u16>().ok().filter(|seconds| (1..=3600).contains(seconds));
@@ -169,9 +169,17 @@ impl RabbitOptions {
                 "keyfile" => key = Some(PathBuf::from(value)),
                 "management" => self.management = Some(value.trim_end_matches('/').to_owned()),
                 "connection_name" => self.connection_name = value,
+                "guest" if value == "allow" => self.guest_anywhere = true,
+                "guest" => return Err(invalid("`guest` is `allow`, or is left out")),
+                // Then it is a piece of a password, which is not repeated.
+                name if name.contains('@') => {
+                    return Err(invalid(format!(
+                        "there is a `?` before the `@` of the RabbitMQ URL: {ESCAPE}"
+                    )));
+                }
                 _ => {
                     return Err(invalid(format!(
-                        "a RabbitMQ URL has no parameter `{}`: known are heartbeat, queue_type, cacertfile, certfile, keyfile, management and connection_name",
+                        "a RabbitMQ URL has no parameter `{}`: known are heartbeat, queue_type, cacertfile, certfile, keyfile, management, connection_name and guest",
                         name.escape_debug().take(40).collect::<String>()
                     )));
                 }
@@ -240,6 +248,24 @@ impl RabbitOptions {
         self
     }
 
+    /// Refuses to send `guest` to another machine. Everybody knows its password, and it may do everything.
+    ///
+    /// # Errors
+    ///
+    /// `Denied`, with both ways out.
+    pub(crate) fn refuse_guest_abroad(&self) -> Result<(), BrokerError> {
+        let abroad = self.hosts.iter().find(|(host, _)| !is_loopback(host));
+        let Some((host, _)) = abroad.filter(|_| self.user == "guest" && !self.guest_anywhere) else {
+            return Ok(());
+        };
+        Err(BrokerError::new(
+            BrokerErrorKind::Denied,
+            format!(
+                "the user `guest` goes to RabbitMQ's own machine only, and not to `{host}`: everybody knows its password. Make a user (`rabbitmqctl add_user NAME`) and put it before the host, or write `?guest=allow` for a RabbitMQ that nobody else reaches"
+            ),
+        ))
+    }
+
     /// The nodes and the virtual host, without credentials, for logs and errors.
     pub(crate) fn shown(&self) -> String {
         let hosts: Vec<_> = self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
@@ -253,7 +279,10 @@ impl RabbitOptions {
         AMQPUri {
             scheme: if self.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
             authority: AMQPAuthority {
-                userinfo: AMQPUserInfo { username: self.user.clone(), password: self.password.0.clone() },
+                userinfo: AMQPUserInfo {
+                    username: self.user.clone(),
+                    password: self.password.expose().to_owned(),
+                },
                 host,
                 port,
             },
@@ -284,6 +313,15 @@ fn parse_host(text: &str, tls: bool) -> Result<(String, u16), BrokerError> {
     }
     Ok((host.to_owned(), port))
 }
+
+/// What RabbitMQ's own rule takes for its own machine (<https://www.rabbitmq.com/docs/access-control#loopback-users>).
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// How what is special in a URL is written in a user, a password or a virtual host.
+const ESCAPE: &str =
+    "in user, password and virtual host write `%` as `%25`, `/` as `%2f`, `?` as `%3f`, `@` as `%40`";
 
 /// Undoes percent-encoding. The text is not part of the error: it may be a password.
 fn decoded(text: &str, what: &str) -> Result<String, BrokerError> {
@@ -316,7 +354,7 @@ mod tests {
             "amqp://a%40b:p%2fw%25@one:1,[::1]:2,three/my%2fhost?heartbeat=5&queue_type=classic",
         )
         .unwrap();
-        assert_eq!((options.user.as_str(), options.password.0.as_str()), ("a@b", "p/w%"));
+        assert_eq!((options.user.as_str(), options.password.expose()), ("a@b", "p/w%"));
         assert_eq!(options.hosts, [("one".into(), 1), ("::1".into(), 2), ("three".into(), 5672)]);
         assert_eq!((options.vhost.as_str(), options.heartbeat.as_secs()), ("my/host", 5));
         assert_eq!(options.queue_type, QueueType::Classic);
@@ -326,6 +364,25 @@ mod tests {
         }
         let shown = format!("{options:?} {}", options.shown());
         assert!(!shown.contains("p/w") && shown.contains("one:1"), "{shown}");
+    }
+
+    #[test]
+    fn guest_stays_on_its_own_machine_unless_it_is_told_to_leave() {
+        for home in ["", "localhost", "127.0.0.1", "127.1.2.3:1", "[::1]:5672", "LOCALHOST,127.0.0.1"] {
+            let url =
+                if home.is_empty() { "amqp://localhost".to_owned() } else { format!("amqp://{home}/v") };
+            assert!(RabbitOptions::from_url(&url).unwrap().refuse_guest_abroad().is_ok(), "{url}");
+        }
+        for abroad in
+            ["amqp://rabbit", "amqp://guest:x@localhost,10.0.0.1/v", "amqp://[2001:db8::1]", "amqp://0.0.0.0"]
+        {
+            let error = RabbitOptions::from_url(abroad).unwrap().refuse_guest_abroad().unwrap_err();
+            assert_eq!(error.kind(), BrokerErrorKind::Denied);
+            assert!(error.to_string().contains("`?guest=allow`"), "{error}");
+            let allowed = RabbitOptions::from_url(&format!("{abroad}?guest=allow")).unwrap();
+            assert!(allowed.refuse_guest_abroad().is_ok(), "{abroad}");
+        }
+        assert!(RabbitOptions::from_url("amqp://shop:x@rabbit").unwrap().refuse_guest_abroad().is_ok());
     }
 
     #[test]
@@ -340,6 +397,12 @@ mod tests {
             ("amqp://u:secret@h?heartbeat=0", "1 to 3600"),
             ("amqp://u:secret@h?queue_type=x", "`quorum` or `classic`"),
             ("amqp://u:secret@h?color=red", "no parameter `color`"),
+            ("amqp://u:12/secret@h", "before the `@`"),
+            ("amqp://u:12?secret@h", "before the `@`"),
+            ("amqp://u:1/2?secret@h/v?heartbeat=5", "before the `@`"),
+            ("amqp://u:x/secret@h", "before the `@`"),
+            ("amqp://u:1?secret@h=%zz", "percent-encoded"),
+            ("amqp://u:secret@h?guest=yes", "`guest` is `allow`"),
             ("amqp://u:secret@h?cacertfile=x", "for `amqps://`"),
             ("amqp://u:secret@h?certfile=x", "both"),
         ] {

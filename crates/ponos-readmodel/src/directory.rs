@@ -31,6 +31,9 @@ impl Directory {
         for path in [root.to_owned(), root.join("segments")] {
             private_directory(&path)
                 .map_err(|error| ReadModelError::of_io("make the directory", &path, error))?;
+            if everybody_may_write(&path) {
+                return Err(ReadModelError::open_to_all(&path));
+            }
         }
         let path = root.join("writer.lock");
         let lock = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
@@ -129,6 +132,17 @@ fn private_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Whoever can write there decides what its owner is told.
+#[cfg(unix)]
+fn everybody_may_write(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| std::os::unix::fs::MetadataExt::mode(&found) & 0o002 != 0)
+}
+
+#[cfg(not(unix))]
+fn everybody_may_write(_: &Path) -> bool {
+    false
 }
 
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {

@@ -75,6 +75,14 @@ impl ReadModelError {
         Self { kind, message, source: Some(error.into()) }
     }
 
+    pub(crate) fn open_to_all(path: &Path) -> Self {
+        let shown = path.display();
+        let message = format!(
+            "everybody may write to `{shown}`, and so decide what is read there: `chmod o-w {shown}`, or choose another directory"
+        );
+        Self { kind: ReadModelErrorKind::Files, message, source: None }
+    }
+
     pub(crate) fn vanished(path: &Path) -> Self {
         let message = format!(
             "`{}` went away while it was made: does another program clean up its directory?",

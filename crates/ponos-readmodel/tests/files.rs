@@ -234,6 +234,14 @@ fn all_files_are_for_their_owner_alone() {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }
     }
+    drop(model);
+    for path in [root.join("segments"), root.clone()] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = ReadModel::open(root.clone(), options()).unwrap_err();
+        assert!(error.to_string().contains(&format!("`chmod o-w {}`", path.display())), "{error}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
+    }
+    ReadModel::open(root, options()).unwrap();
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::writer::{self, Message, Writer};
-use crate::{declare, inspect, publish, settle};
+use crate::{access, declare, inspect, publish, settle};
 
 /// The embedded broker: one SQLite file that many processes on one machine may have open.
 ///
@@ -65,11 +65,12 @@ impl SqliteBroker {
     ///
     /// # Errors
     ///
-    /// `Unusable` when the file is no database, is another program's or a later version's, is damaged or lies on
-    /// a network file system; `Denied` when it may not be written; each says what to do. Also when the
+    /// `Unusable` when the file is no database, is another program's or a later version's, is damaged, lies on
+    /// a network file system, or may be written to by everybody; `Denied` when it may not be written; each says what to do. Also when the
     /// disk is full or no thread can be started.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, BrokerError> {
         let location = Location::find(path.as_ref())?;
+        access::check(&location)?;
         let lock = FileLock::open(&location.writer_lock())?;
         let (sender, inbox) = mpsc::channel(writer::CHANNEL);
 

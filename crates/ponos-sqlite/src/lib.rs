@@ -40,11 +40,12 @@
 //! | `poller`, `process` | other processes: their commits, and whether they live |
 //! | `inspect` | the thread that only reads |
 //! | `journal` | the records, in a file of their own |
-//! | `schema`, `location`, `file_lock`, `clock`, `error` | the file's version and place, the writers' lock, time that never goes back |
+//! | `schema`, `location`, `access`, `file_lock`, `clock`, `error` | the file's version and place, who else may use it, the writers' lock, time that never goes back |
 //!
 //! Architecture invariant: only the writer thread writes, and only under `FILE.writer.lock`. Nothing but SQLite opens
 //! the database, its log or its shared memory: closing any descriptor of them would drop the process's locks.
 
+mod access;
 mod broker;
 mod chores;
 mod claim;

@@ -90,6 +90,22 @@ impl Location {
         self.beside(".journal.lock")
     }
 
+    /// The database and everything that belongs to it, whether it exists or not.
+    pub(crate) fn all(&self) -> Vec<PathBuf> {
+        let suffixes = [
+            "",
+            "-wal",
+            "-shm",
+            ".writer.lock",
+            ".procs",
+            ".journal",
+            ".journal-wal",
+            ".journal-shm",
+            ".journal.lock",
+        ];
+        suffixes.iter().map(|suffix| self.beside(suffix)).collect()
+    }
+
     fn beside(&self, suffix: &str) -> PathBuf {
         let mut path = self.database.clone().into_os_string();
         path.push(suffix);

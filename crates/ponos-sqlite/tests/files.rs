@@ -55,15 +55,31 @@ fn a_path_that_will_not_do_is_refused_with_a_way_out() {
     assert!(text.starts_with("this is not"), "it was left as it was");
 }
 
+/// The directory in which a child makes its files.
+const DIRECTORY: &str = "PONOS_TEST_DIRECTORY";
+
+/// A umask belongs to a process, so each has one of its own.
+#[test]
+fn every_file_is_for_its_owner_alone_whatever_the_umask() {
+    for umask in ["000", "002", "022", "077"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sh");
+        child.args(["-c", &format!("umask {umask}; exec \"$0\" --exact files_are_made --nocapture")]);
+        let ran = child.arg(std::env::current_exe().unwrap()).env(DIRECTORY, dir.path()).output().unwrap();
+        assert!(ran.status.success(), "{umask}: {ran:?}");
+        assert!(dir.path().join("ponos.db").exists(), "{umask}: the child did nothing");
+    }
+}
+
+/// What the children above do; otherwise nothing.
 #[tokio::test]
-async fn every_file_is_for_its_owner_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = ready(&dir.path().join("ponos.db")).await;
+async fn files_are_made() {
+    let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    let dir = Path::new(&dir);
+    let broker = ready(&dir.join("ponos.db")).await;
     broker.publish(tasks(1)).await;
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir.path())
-        .unwrap()
-        .chain(std::fs::read_dir(dir.path().join("ponos.db.procs")).unwrap())
+    for entry in std::fs::read_dir(dir).unwrap().chain(std::fs::read_dir(dir.join("ponos.db.procs")).unwrap())
     {
         let entry = entry.unwrap();
         let metadata = entry.metadata().unwrap();
@@ -75,6 +91,73 @@ async fn every_file_is_for_its_owner_alone() {
         names.iter().any(|name| name == "ponos.db-wal")
             && names.iter().any(|name| name == "ponos.db.journal")
     );
+}
+
+fn chmod(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn what_everybody_may_write_to_is_refused_and_what_a_group_shares_is_not() {
+    let outer = tempfile::tempdir().unwrap();
+    // Others get as far as the directory, or its modes would not matter.
+    chmod(outer.path(), 0o755);
+    let dir = outer.path().join("shared");
+    std::fs::create_dir(&dir).unwrap();
+    let file = dir.join("ponos.db");
+    for (mode, good) in [(0o777, false), (0o702, false), (0o775, true), (0o1777, true), (0o700, true)] {
+        chmod(&dir, mode);
+        match SqliteBroker::open(&file, SqliteOptions::new()) {
+            Ok(broker) => {
+                assert!(good, "{mode:o}");
+                broker.close().await.unwrap();
+            }
+            Err(error) => {
+                assert!(!good && error.kind() == BrokerErrorKind::Unusable, "{mode:o}: {error}");
+                assert!(error.to_string().contains("chmod o-w"), "{error}");
+            }
+        }
+    }
+    chmod(&dir, 0o755);
+    for name in ["ponos.db", "ponos.db.writer.lock", "ponos.db.procs", "ponos.db.journal"] {
+        let path = dir.join(name);
+        let before = std::fs::metadata(&path).unwrap().permissions().mode();
+        chmod(&path, before & 0o777 | 0o002);
+        let error = refused(&file).to_string();
+        assert!(error.contains(name) && error.contains("chmod o-w"), "{error}");
+        // Nobody else gets to it.
+        chmod(&dir, 0o700);
+        open(&file).close().await.unwrap();
+        chmod(&dir, 0o755);
+        chmod(&path, before & 0o777 | 0o020);
+    }
+    // A group that somebody chose, and readers, of whom the log is told.
+    chmod(&file, 0o664);
+    open(&file).close().await.unwrap();
+}
+
+/// In a directory such as /tmp anybody can be there first. Giving a file away needs root.
+#[test]
+fn a_file_that_another_user_left_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    chmod(dir.path(), 0o1777);
+    for name in ["ponos.db", "ponos.db.writer.lock", "ponos.db-wal"] {
+        let planted = dir.path().join(name);
+        std::fs::write(&planted, "").unwrap();
+        if let Err(error) = std::os::unix::fs::chown(&planted, Some(12345), None) {
+            return eprintln!("skipped: a file cannot be given to another user ({error})");
+        }
+        let error = refused(&dir.path().join("ponos.db"));
+        assert!(error.to_string().contains("another user (number 12345)"), "{error}");
+        std::fs::remove_file(&planted).unwrap();
+        // A link is the other user's too, wherever it leads.
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &planted).unwrap();
+        std::os::unix::fs::lchown(&planted, Some(12345), None).unwrap();
+        let error = refused(&dir.path().join("ponos.db"));
+        assert!(error.to_string().contains("another user"), "{error}");
+        std::fs::remove_file(&planted).unwrap();
+    }
+    assert!(!dir.path().join("elsewhere").exists());
 }
 
 #[tokio::test]

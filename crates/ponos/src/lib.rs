@@ -97,6 +97,7 @@ pub use message::{
     App, EmittedBy, ErasedPayload, Event, EventInfo, IntoTasks, OwnedBy, Payload, Task, TaskSink,
 };
 pub use outcome::{Fail, FailExt, Outcome, snooze};
+pub use ponos_core::Secret;
 pub use ponos_core::body::EncodeError;
 pub use ponos_core::broker::BrokerError;
 pub use ponos_core::envelope::{Cause, GaveUp, GaveUpReason, Phase};

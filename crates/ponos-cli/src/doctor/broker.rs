@@ -35,6 +35,38 @@ pub(super) fn file(path: &Path, report: &mut Report) {
         Err(why) => report.unseen("free space", why),
     }
     report.fine(format!("broker {}: {}", path.display(), parts.join(", ")));
+    #[cfg(unix)]
+    access(path, report);
+}
+
+/// What everybody on this machine may read. What everybody may write, the broker refuses to open.
+#[cfg(unix)]
+fn access(path: &Path, report: &mut Report) {
+    use std::os::unix::fs::MetadataExt;
+    let others = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.mode() & 0o7);
+    // Nobody gets to what is in a directory that they may not enter.
+    if path.parent().is_none_or(|directory| others(directory) & 0o1 == 0) {
+        return;
+    }
+    for (suffix, what) in [
+        ("", "the bodies of all messages"),
+        ("-wal", "the bodies of the latest messages"),
+        (".journal", "the records of what happened"),
+        (".view", "the records of what happened"),
+    ] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        let beside = Path::new(&beside);
+        if others(beside) & 0o6 != 0 {
+            let shown = beside.display().to_string();
+            report.warning(
+                Code::FilesOpen,
+                shown.clone(),
+                format!("everybody on this machine may read {what} in it"),
+                format!("`chmod o-rwx {shown}`; Ponos makes its files for their owner alone"),
+            );
+        }
+    }
 }
 
 /// The schema's version: the "user version" in the file's head (<https://sqlite.org/fileformat.html>).

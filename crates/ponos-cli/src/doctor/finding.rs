@@ -10,6 +10,8 @@ pub(crate) enum Code {
     BrokerUnreachable,
     /// The broker's disk is nearly full.
     DiskFull,
+    /// Others on this machine may use the broker's files.
+    FilesOpen,
     /// A clock is ahead of this machine's.
     ClockSkew,
     /// Nothing tells what happened.
@@ -89,6 +91,7 @@ impl Code {
         match self {
             Self::BrokerUnreachable => "broker-unreachable",
             Self::DiskFull => "disk-full",
+            Self::FilesOpen => "files-open",
             Self::ClockSkew => "clock-skew",
             Self::NoRecords => "no-records",
             Self::RecordsLost => "records-lost",

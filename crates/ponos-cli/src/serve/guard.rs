@@ -1,6 +1,6 @@
 //! What every request has to pass, and what every answer carries.
 //!
-//! In this order: the name it was sent to, where it comes from, the token, the form of its path, a place among those that
+//! In this order: the name it was sent to, where it comes from, how its body is sent, the token, the form of its path, a place among those that
 //! are answered at once. Only then its route is looked up: without a token nobody learns which there are.
 
 use std::sync::Arc;
@@ -89,6 +89,13 @@ fn admit(state: &State, request: &Request) -> Result<(), Problem> {
             "pages of a browser are not answered: ask from a program, without Origin",
         ));
     }
+    // Two ways to tell a body's length are how a proxy and its server come to read two requests each.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Problem::new(
+            Kind::LengthRequired,
+            "send the body in one piece with `Content-Length`, and no `Transfer-Encoding`",
+        ));
+    }
     if routes::OPEN.contains(&uri.path()) {
         return Ok(());
     }
@@ -130,7 +137,8 @@ fn is_plain(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let hidden = ["%00", "%25", "%2e", "%2f", "%5c", "\\"].iter().any(|hidden| lower.contains(hidden));
     let mut steps = path.split('/').skip(1);
-    !hidden && steps.all(|step| !step.is_empty() && step != "." && step != "..")
+    // `OPTIONS *` asks about no path.
+    path.starts_with('/') && !hidden && steps.all(|step| !step.is_empty() && step != "." && step != "..")
 }
 
 #[cfg(test)]
@@ -148,6 +156,8 @@ mod tests {
             assert!(is_plain(good), "{good}");
         }
         for bad in [
+            "",
+            "*",
             "/",
             "/api//v1",
             "/api/v1/",

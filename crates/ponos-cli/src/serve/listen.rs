@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::places::{Place, Places};
 use super::state::{State, stopped};
-use super::{END, routes};
-
-/// How many connections there are at once. Others wait to be accepted.
-const CONNECTIONS: usize = 128;
+use super::{END, routes, stream};
 
 /// How long a request's head may take to arrive, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(10);
@@ -31,38 +29,44 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Answers until it is to end, then lets what runs come to its end for a while.
 pub(super) async fn serve(listener: &TcpListener, state: Arc<State>, stopping: watch::Receiver<bool>) {
     let router = routes::router(state);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Places::default());
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
             () = stopped(stopping.clone()) => break,
         };
         match accepted {
-            (Ok(place), Ok((stream, _))) => {
-                let (router, stopping) = (router.clone(), stopping.clone());
-                connections.spawn(async move {
-                    connection(stream, router, stopping).await;
-                    drop(place);
-                });
+            Ok((stream, _)) => {
+                let place = tokio::select! {
+                    place = places.take() => place,
+                    () = stopped(stopping.clone()) => break,
+                };
+                connections.spawn(connection(stream, place, router.clone(), stopping.clone()));
             }
             // No file descriptor is free, or the other side is gone already.
-            _ => tokio::time::sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
     let ended = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(END, ended).await;
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, place: Place, router: axum::Router, stopping: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
+    let place = &place;
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
-        async move { Ok::<Response<Body>, Infallible>(ask(router, request).await) }
+        async move {
+            place.works();
+            let response = ask(router, request).await;
+            // A stream is not done when it is answered.
+            if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != stream::TYPE) {
+                place.waits();
+            }
+            Ok::<Response<Body>, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -73,9 +77,13 @@ async fn connection(stream: TcpStream, router: axum::Router, stopping: watch::Re
     tokio::select! {
         // What goes wrong with a connection is the other side's business.
         _ = connection.as_mut() => {}
+        () = place.lost() => {}
         () = stopped(stopping) => {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            tokio::select! {
+                _ = connection => {}
+                () = place.lost() => {}
+            }
         }
     }
 }

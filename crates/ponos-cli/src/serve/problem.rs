@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    LengthRequired,
     Timeout,
     TooLarge,
     MediaType,
@@ -39,6 +40,9 @@ impl Kind {
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "there is no such thing"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "not with this method")
+            }
+            Self::LengthRequired => {
+                (StatusCode::LENGTH_REQUIRED, "length-required", "the body must say how long it is")
             }
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request came too slowly"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
@@ -110,6 +114,10 @@ impl Problem {
         match self.kind {
             Kind::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ponos\""));
+            }
+            // Where its next request would begin is anybody's guess.
+            Kind::LengthRequired => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Kind::Busy => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

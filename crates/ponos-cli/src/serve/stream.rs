@@ -25,6 +25,9 @@ use super::state::{Shared, stopped};
 use crate::json;
 use crate::tail::{EntryJson, Filter, Word};
 
+/// The media type.
+pub(super) const TYPE: &str = "text/event-stream";
+
 /// A comment that keeps the connection from being taken for dead.
 const ALIVE: Duration = Duration::from_secs(15);
 
@@ -71,7 +74,7 @@ pub(super) async fn stream(Given(state): Shared, Asked(query): Asked<Watch>) -> 
         tell(entries, &filter, &events, stopping).await;
         drop(place);
     });
-    Ok(answer::of("text/event-stream", Body::from_stream(Events(waiting))))
+    Ok(answer::of(TYPE, Body::from_stream(Events(waiting))))
 }
 
 async fn tell(

@@ -5,6 +5,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::CliError;
+use crate::output;
 
 /// The variable with the token.
 const VARIABLE: &str = "PONOS_API_TOKEN";
@@ -40,7 +41,21 @@ impl Token {
                     "name a file that holds the token in its only line",
                 )
             })?;
-            return Ok((Self::checked(text.trim(), &format!("in `{shown}`"))?, None));
+            let token = Self::checked(text.trim(), &format!("in `{shown}`"))?;
+            match others(file) {
+                Others::Write => {
+                    return Err(CliError::usage(
+                        format!("everybody may write to `{shown}`, and so choose the token"),
+                        format!("`chmod 600 {shown}`, and put another token into it"),
+                    ));
+                }
+                // Containers are given their secrets so.
+                Others::Read => output::note(&format!(
+                    "everybody on this machine may read `{shown}`: `chmod 600 {shown}`"
+                )),
+                Others::Nothing => {}
+            }
+            return Ok((token, None));
         }
         if let Some(text) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
             return Ok((Self::checked(&text, &format!("in {VARIABLE}"))?, None));
@@ -72,6 +87,28 @@ impl Token {
         let given = Self::of(given);
         self.0.iter().zip(given.0).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
+}
+
+/// What those may do with a file who neither own it nor belong to its group.
+enum Others {
+    Nothing,
+    Read,
+    Write,
+}
+
+#[cfg(unix)]
+fn others(file: &Path) -> Others {
+    let mode = std::fs::metadata(file).map_or(0, |found| std::os::unix::fs::MetadataExt::mode(&found));
+    match (mode & 0o002 != 0, mode & 0o004 != 0) {
+        (true, _) => Others::Write,
+        (false, true) => Others::Read,
+        (false, false) => Others::Nothing,
+    }
+}
+
+#[cfg(not(unix))]
+fn others(_: &Path) -> Others {
+    Others::Nothing
 }
 
 fn random() -> Result<String, CliError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::broker::OrderAction;
 
 use super::give::{WhyArgs, by_whom, give};
@@ -70,7 +71,7 @@ struct ResumeArgs {
 /// # Errors
 ///
 /// When the target is not there, or the broker does not answer.
-pub(crate) async fn run(args: CircuitArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: CircuitArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     match args.verb {
         CircuitVerb::Open(args) => open(args, url, out).await,
         CircuitVerb::Reset(args) => reset(args, url, out).await,
@@ -78,7 +79,7 @@ pub(crate) async fn run(args: CircuitArgs, url: Option<&str>, out: &mut Output) 
     }
 }
 
-async fn open(args: OpenArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+async fn open(args: OpenArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let target = args.target.read()?;
     check_is_worked(&target, "cut off")?;
     let given = give(target, OrderAction::CircuitOpen, args.why.read()?, url).await?;
@@ -93,7 +94,7 @@ async fn open(args: OpenArgs, url: Option<&str>, out: &mut Output) -> Result<Exi
     Ok(Exit::Ok)
 }
 
-async fn reset(args: ResetArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+async fn reset(args: ResetArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let target = args.target.read()?;
     check_is_worked(&target, "reset")?;
     let given = give(target, OrderAction::CircuitReset, (args.reason, Some(RESET_FOR)), url).await?;
@@ -109,7 +110,7 @@ async fn reset(args: ResetArgs, url: Option<&str>, out: &mut Output) -> Result<E
     Ok(Exit::Ok)
 }
 
-async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+async fn resume(args: ResumeArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let given = give(args.target.read()?, OrderAction::CircuitResume, (String::new(), None), url).await?;
     let target = &given.order.target;
     if args.json {

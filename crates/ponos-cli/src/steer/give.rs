@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ponos::Secret;
 use ponos::core::broker::{Inspect, Order, OrderAction, OrderTarget};
 use ponos::core::id::Timestamp;
 use ponos::core::name::{AppName, QueueName};
@@ -64,7 +65,7 @@ pub(super) async fn give(
     target: OrderTarget,
     action: OrderAction,
     (reason, time): (String, Option<Duration>),
-    url: Option<&str>,
+    url: Option<&Secret>,
 ) -> Result<Given, CliError> {
     let session = Session::open(url).await?;
     let given = async {

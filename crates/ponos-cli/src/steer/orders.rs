@@ -1,5 +1,6 @@
 //! `ponos orders`: what stands, by whom, since and until when, and why.
 
+use ponos::Secret;
 use ponos::core::broker::{Inspect, Order, OrderAction};
 use ponos::core::name::AppName;
 use serde::Serialize;
@@ -27,7 +28,7 @@ pub(crate) struct OrdersArgs {
 /// # Errors
 ///
 /// When the broker does not answer, or the application is not there.
-pub(crate) async fn run(args: OrdersArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: OrdersArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     #[derive(Serialize)]
     struct Document<'a> {
         version: u32,

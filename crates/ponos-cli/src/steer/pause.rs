@@ -1,5 +1,6 @@
 //! `ponos pause` and `ponos resume`: one queue, whose jobs stay in the broker.
 
+use ponos::Secret;
 use ponos::core::broker::OrderAction;
 use ponos::core::name::QueueName;
 
@@ -39,7 +40,7 @@ pub(crate) struct ResumeArgs {
 /// # Errors
 ///
 /// When there is no such queue, or the broker does not answer.
-pub(crate) async fn pause(args: PauseArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn pause(args: PauseArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let target = args.queue.into();
     check_is_worked(&target, "paused")?;
     let given = give(target, OrderAction::Pause, args.why.read()?, url).await?;
@@ -62,7 +63,11 @@ pub(crate) async fn pause(args: PauseArgs, url: Option<&str>, out: &mut Output) 
 /// # Errors
 ///
 /// When there is no such queue, or the broker does not answer.
-pub(crate) async fn resume(args: ResumeArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn resume(
+    args: ResumeArgs,
+    url: Option<&Secret>,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
     let given = give(args.queue.into(), OrderAction::Resume, (String::new(), None), url).await?;
     let queue = &given.order.target;
     if args.json {

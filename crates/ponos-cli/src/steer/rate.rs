@@ -1,6 +1,7 @@
 //! `ponos rate`: another rate limit for a while.
 
 use ponos::Rate;
+use ponos::Secret;
 use ponos::core::broker::OrderAction;
 
 use super::give::{WhyArgs, by_whom, give};
@@ -55,14 +56,14 @@ struct ResetArgs {
 /// # Errors
 ///
 /// When the target is not there, or the broker does not answer.
-pub(crate) async fn run(args: RateArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: RateArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     match args.verb {
         RateVerb::Set(args) => set(args, url, out).await,
         RateVerb::Reset(args) => reset(args, url, out).await,
     }
 }
 
-async fn set(args: SetArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+async fn set(args: SetArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let target = args.target.read()?;
     check_is_worked(&target, "limited")?;
     let given = give(target, OrderAction::Rate(args.rate), args.why.read()?, url).await?;
@@ -77,7 +78,7 @@ async fn set(args: SetArgs, url: Option<&str>, out: &mut Output) -> Result<Exit,
     Ok(Exit::Ok)
 }
 
-async fn reset(args: ResetArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+async fn reset(args: ResetArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let given = give(args.target.read()?, OrderAction::RateReset, (String::new(), None), url).await?;
     let target = &given.order.target;
     if args.json {

@@ -1,5 +1,6 @@
 //! `ponos topology permissions`.
 
+use ponos::Secret;
 use ponos::core::name::AppName;
 use ponos::rabbitmq::permissions::Permissions;
 use serde::Serialize;
@@ -32,7 +33,7 @@ struct Row {
 /// # Errors
 ///
 /// When a manifest cannot be read, or one user is named for several applications.
-pub(super) fn run(args: &PermissionsArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(super) fn run(args: &PermissionsArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let applications = manifests::read(&args.common.manifests)?;
     if args.user.is_some() && applications.len() > 1 {
         return Err(CliError::usage(
@@ -40,7 +41,7 @@ pub(super) fn run(args: &PermissionsArgs, url: Option<&str>, out: &mut Output) -
             "ask for one application at a time, or leave --user out",
         ));
     }
-    let vhost = if url_or_default(url).starts_with("amqp") {
+    let vhost = if url_or_default(url).expose().starts_with("amqp") {
         options(url)?.virtual_host().to_owned()
     } else {
         "/".to_owned()

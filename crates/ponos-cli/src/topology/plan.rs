@@ -1,6 +1,7 @@
 //! `ponos topology plan`.
 
 use ponos::RabbitOptions;
+use ponos::Secret;
 use ponos::rabbitmq::diff::{Diff, Entry, State, Thing};
 use ponos::rabbitmq::management::Management;
 use ponos::rabbitmq::policies::{self, Policy};
@@ -61,7 +62,7 @@ struct PolicyJson {
 pub(super) async fn run(
     args: PlanArgs,
     options: &RabbitOptions,
-    url: Option<&str>,
+    url: Option<&Secret>,
     out: &mut Output,
 ) -> Result<Exit, CliError> {
     let applications = manifests::united(crate::manifests::files_or_records(&args.manifests, url).await?)?;

@@ -1,5 +1,6 @@
 //! `ponos diff`: where two transactions part.
 
+use ponos::Secret;
 use ponos::Tid;
 use ponos::trace::{Diff, Difference, Side};
 use serde::Serialize;
@@ -43,7 +44,7 @@ struct Document<'a> {
 /// # Errors
 ///
 /// When one of them is not found, or the broker does not answer.
-pub(crate) async fn run(args: DiffArgs, url: Option<&str>, out: &mut Output) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: DiffArgs, url: Option<&Secret>, out: &mut Output) -> Result<Exit, CliError> {
     let (good, bad) = (Which::parse(&args.good)?, Which::parse(&args.bad)?);
     let session = Session::open(url).await?;
     let compared = async {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::retries::*;
@@ -21,6 +22,17 @@ fn what_it_cannot_use_is_said_and_never_a_secret() {
     file.write_all(b"hunter2\n").unwrap();
     let name = file.path().to_str().unwrap();
     ponos(&url, &["serve", "--token-file", name]).failed(2, "16 characters").never_says("hunter2");
+    // A file that others can read is told, one that they can write is refused.
+    std::fs::write(file.path(), TOKEN).unwrap();
+    for (mode, code, says) in
+        [(0o600, 3, ""), (0o640, 3, ""), (0o644, 3, "may read"), (0o646, 2, "may write")]
+    {
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let ran = ponos(&url, &["serve", "--listen", "127.0.0.1:0", "--token-file", name]);
+        assert_eq!(ran.code, code, "{mode:o}: {ran:?}");
+        assert!(ran.err.contains(says) && ran.err.contains("chmod") != says.is_empty(), "{mode:o}: {ran:?}");
+        ran.never_says(TOKEN);
+    }
     ponos(&url, &["serve", "--token-file", "/nowhere"]).failed(2, "cannot be read");
     // No broker, and one whose URL holds a password.
     let serve = |url: &str| Ran::of(command(url, &serve).env("PONOS_API_TOKEN", TOKEN).output().unwrap());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ponos_core::Secret;
 use ponos_core::policy::{Moment, Rate};
 use redis::IntoConnectionInfo as _;
 use redis::aio::MultiplexedConnection;
@@ -64,23 +65,13 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 ///         .shared_limits(RedisLimits::from_env("REDIS_URL"))
 /// }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct RedisLimits(Place);
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Place {
-    Url(String),
+    Url(Secret),
     Variable(String),
-}
-
-impl std::fmt::Debug for RedisLimits {
-    /// The URL stays hidden: it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Place::Url(_) => f.debug_struct("RedisLimits").finish_non_exhaustive(),
-            Place::Variable(name) => f.debug_struct("RedisLimits").field("variable", name).finish(),
-        }
-    }
 }
 
 impl RedisLimits {
@@ -88,7 +79,7 @@ impl RedisLimits {
     ///
     /// What is special in a URL is percent-encoded in the password. A URL that cannot be read is a problem of the
     /// definition, which the start of the service names.
-    pub fn at(url: impl Into<String>) -> Self {
+    pub fn at(url: impl Into<Secret>) -> Self {
         Self(Place::Url(url.into()))
     }
 
@@ -107,7 +98,7 @@ impl RedisLimits {
                 let url = std::env::var(name).map_err(|_| {
                     format!("`shared_limits`: the variable `{name}` is not set: give it Redis' URL, {FORM}")
                 })?;
-                (url, format!("`shared_limits`: the variable `{name}`"))
+                (url.into(), format!("`shared_limits`: the variable `{name}`"))
             }
         };
         let client = open(&url).map_err(|problem| format!("{whose} {problem}"))?;
@@ -119,7 +110,8 @@ impl RedisLimits {
 const FORM: &str = "`redis://[user:password@]host[:port][/database]`";
 
 /// The parser's own words are not repeated, because they may quote the URL.
-fn open(url: &str) -> Result<redis::Client, String> {
+fn open(url: &Secret) -> Result<redis::Client, String> {
+    let url = url.expose();
     let scheme = url.split(':').next().unwrap_or_default();
     if matches!(scheme, "rediss" | "valkeys") {
         return Err(format!("names `{scheme}:`, which needs TLS: use {FORM} on a network that you trust"));
