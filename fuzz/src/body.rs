@@ -21,7 +21,8 @@ pub fn check(data: &[u8]) {
             let depth = usize::from(source.byte());
             let (open, close) = source.of(&[(r#"{"a":"#, "}"), ("[", "]"), (r#"{"a":[{"b":"#, "}]}")]);
             let inner = source.of(&["1", "\"[[[[\"", "null", "\"\\\"\""]);
-            let body = format!("{{\"tid\":\"t\",\"x\":{}{inner}{}}}", open.repeat(depth), close.repeat(depth));
+            let body =
+                format!("{{\"tid\":\"t\",\"x\":{}{inner}{}}}", open.repeat(depth), close.repeat(depth));
             bytes(body.as_bytes());
         }
         _ => typed(&mut Source::new(rest)),
@@ -120,6 +121,8 @@ fn value(source: &mut Source<'_>, depth: u32) -> Value {
         5 => source.of(&["open", "closed", "later"]).into(),
         6 => SECRET.into(),
         7 => source.few(|source| value(source, depth - 1)).into(),
-        _ => Value::Object(source.few(|source| (source.text().to_owned(), value(source, depth - 1))).into_iter().collect()),
+        _ => Value::Object(
+            source.few(|source| (source.text().to_owned(), value(source, depth - 1))).into_iter().collect(),
+        ),
     }
 }

@@ -24,7 +24,10 @@ pub fn check(data: &[u8]) {
     let (envelope, _) = wire::assemble(&read, Bytes::from_static(b"{}"), reading);
     is_within_limits(&envelope);
     let parts = wire::parts(&envelope);
-    assert!(parts.headers.keys().all(|name| !is_brokers(name)), "what only a broker may say is not passed on");
+    assert!(
+        parts.headers.keys().all(|name| !is_brokers(name)),
+        "what only a broker may say is not passed on"
+    );
 
     let written = fuzzing::write(&parts);
     assert!(written.len() < 128 * 1024, "{} bytes do not fit into a frame", written.len());

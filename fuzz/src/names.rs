@@ -26,12 +26,19 @@ pub fn check(data: &[u8]) {
     queues(&words);
 }
 
-fn agree(word: &str, parsed: Result<String, NameError>, check: fn(&str) -> Result<(), NameError>, max: usize) {
+fn agree(
+    word: &str,
+    parsed: Result<String, NameError>,
+    check: fn(&str) -> Result<(), NameError>,
+    max: usize,
+) {
     match (parsed, check(word)) {
         (Ok(name), Ok(())) => {
             assert_eq!(name, word);
             assert!(word.len() <= max);
-            assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.'));
+            assert!(
+                word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+            );
             assert!(!word.starts_with("amq.") && !word.starts_with("ponos."));
         }
         (Err(error), Err(same)) => {
@@ -51,7 +58,10 @@ fn agree(word: &str, parsed: Result<String, NameError>, check: fn(&str) -> Resul
 fn read(word: &str) {
     let json = serde_json::to_string(word).expect("a text is JSON");
     let event = serde_json::from_str::<EventName>(&json).ok();
-    assert_eq!(event.as_ref().map(EventName::as_str), EventName::unchecked_verb(word).is_ok().then_some(word));
+    assert_eq!(
+        event.as_ref().map(EventName::as_str),
+        EventName::unchecked_verb(word).is_ok().then_some(word)
+    );
     let task = serde_json::from_str::<TaskName>(&json).ok();
     assert_eq!(task.as_ref().map(TaskName::as_str), TaskName::unchecked_verb(word).is_ok().then_some(word));
     if let Some(task) = task {

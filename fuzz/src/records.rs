@@ -6,8 +6,9 @@ use std::time::Duration;
 use ponos_core::envelope::{ErrorClass, GaveUpReason, Phase};
 use ponos_core::id::Tid;
 use ponos_core::journal::{
-    AttemptEnd, AttemptRecord, Beat, CircuitNotice, CircuitPhase, DelayBy, Entry, Flight, HandMade, LimitNotice,
-    Notice, OrderNotice, Origin, PublishedRecord, QueueBeat, Record, Said, UnpublishedRecord, What, decode, encode,
+    AttemptEnd, AttemptRecord, Beat, CircuitNotice, CircuitPhase, DelayBy, Entry, Flight, HandMade,
+    LimitNotice, Notice, OrderNotice, Origin, PublishedRecord, QueueBeat, Record, Said, UnpublishedRecord,
+    What, decode, encode,
 };
 use ponos_core::name::AppName;
 
@@ -61,7 +62,8 @@ fn entries(source: &mut Source<'_>) -> Vec<Entry> {
 fn origin(source: &mut Source<'_>, number: u64) -> Origin {
     Origin {
         id: source.big() << 2 | number,
-        app: AppName::parse(source.of(&["pheidi", "a", "0-a"])).expect("each of them is an application's name"),
+        app: AppName::parse(source.of(&["pheidi", "a", "0-a"]))
+            .expect("each of them is an application's name"),
         version: source.maybe(text),
         host: text(source),
         started: source.time(),
