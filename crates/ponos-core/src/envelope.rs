@@ -1,5 +1,7 @@
 //! A message in memory: who it is, what caused it, how far its job has come, and its body.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{MessageId, Tid, Timestamp};
 use crate::name::{AppName, EventName, QueueName, TaskName};
+
+pub use self::limits::MAX_REPORT;
 
 /// How many attempts a job's history keeps: the first eight and the last eight.
 pub const MAX_HISTORY: usize = 16;
@@ -85,17 +89,24 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
+    /// The longest value of either header that is taken, in bytes: what W3C asks everybody to pass on at least.
+    const MAX_BYTES: usize = 512;
+
     /// Takes the two headers when `parent` has the form that W3C Trace Context level 1 gives it and a trace id that is not zero.
+    ///
+    /// A later version may have more behind it, of which only what is short and can be printed is passed on.
     #[must_use]
     pub fn parse(parent: &str, state: Option<&str>) -> Option<Self> {
-        // Later versions may be longer than 55 characters, and nobody says by how much.
-        if parent.len() > 255 {
-            return None;
-        }
         fn hex(part: Option<&str>, len: usize) -> Option<&str> {
             part.filter(|p| {
                 p.len() == len && p.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             })
+        }
+        let is_printable = |text: &str| {
+            text.len() <= Self::MAX_BYTES && text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+        };
+        if !is_printable(parent) {
+            return None;
         }
         let mut parts = parent.split('-');
         let version = hex(parts.next(), 2)?;
@@ -107,7 +118,7 @@ impl TraceContext {
         {
             return None;
         }
-        let state = state.filter(|s| s.len() <= 512 && s.is_ascii()).map(str::to_owned);
+        let state = state.filter(|state| is_printable(state)).map(str::to_owned);
         Some(Self { parent: parent.to_owned(), state })
     }
 

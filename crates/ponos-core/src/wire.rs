@@ -18,8 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body;
 use crate::envelope::{
-    AttemptNote, Discarded, Envelope, GaveUp, MAX_HISTORY, MAX_HISTORY_ERROR, MAX_REPORT_ERROR, MessageName,
-    Phase, Progress, Recovery, Report, Retried, TraceContext,
+    AttemptNote, Discarded, Envelope, GaveUp, MessageName, Phase, Progress, Report, Retried, TraceContext,
 };
 use crate::id::{MessageId, Tid, Timestamp};
 use crate::name::{AppName, EventName, QueueName, TaskName};
@@ -224,7 +223,8 @@ pub struct Reading<'a> {
 pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, Vec<Anomaly>) {
     let mut read = Reader { headers: &parts.headers, anomalies: Vec::new() };
     let properties = &parts.properties;
-    let published_at = properties.timestamp.map_or(reading.now, timestamp_of);
+    let timestamp = timestamp_of(parts);
+    let published_at = timestamp.unwrap_or(reading.now);
     let trace = read.trace();
     let tid = read.tid(&body, properties, trace.as_ref(), reading);
     let id = properties
@@ -234,14 +234,13 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
         .unwrap_or_else(|| {
             read.anomaly("message_id", "is missing: computed from queue, tid, timestamp and body");
             // Without the reader's own clock: the same message must get the same id when it comes again.
-            let at = properties.timestamp.map_or(Timestamp::EPOCH, timestamp_of);
-            MessageId::of_foreign(reading.queue.as_str(), &tid, at, &body)
+            MessageId::of_foreign(reading.queue.as_str(), &tid, timestamp.unwrap_or_default(), &body)
         });
     let report = read.report(reading.queue);
     let origin = report.as_ref().map_or(reading.queue, |report| &report.queue);
     let name = read.name(properties.kind.as_deref(), origin);
     let app = properties.app_id.as_deref().and_then(|text| read.app(text));
-    let history = bounded_history(read.json(header::HISTORY).unwrap_or_default());
+    let history: Vec<AttemptNote> = read.json(header::HISTORY).unwrap_or_default();
     let phase = match read.text(header::PHASE) {
         None | Some("run") => Phase::Run,
         Some("recover") => Phase::Recover,
@@ -254,20 +253,21 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
     if wire.is_some_and(|version| version > WIRE_VERSION) {
         read.anomaly(header::WIRE, "is newer than this service: unknown fields are ignored");
     }
-    let progress = Progress {
+    let mut progress = Progress {
         attempt: read.int(header::ATTEMPT, 1, MAX_ATTEMPT).unwrap_or(1).try_into().unwrap_or(1),
         phase,
         history,
         first_seen: read.time(header::FIRST_SEEN),
         due: read.time(header::DUE),
         suspect: read.int(header::SUSPECT, 0, 1000).and_then(|n| u32::try_from(n).ok()),
-        gave_up: read.json(header::GAVE_UP).map(|gave_up| Box::new(bounded_gave_up(gave_up))),
-        retried: read.json(header::RETRIED).map(|retried| Box::new(bounded_retried(retried))),
+        gave_up: read.json::<GaveUp>(header::GAVE_UP).map(Box::new),
+        retried: read.json::<Retried>(header::RETRIED).map(Box::new),
         edited_from: read
             .text(header::EDITED_FROM)
             .and_then(|text| MessageId::from_foreign(text, published_at)),
-        discarded: read.json(header::DISCARDED).map(|discarded| Box::new(bounded_discarded(discarded))),
+        discarded: read.json::<Discarded>(header::DISCARDED).map(Box::new),
     };
+    progress.shorten();
     let envelope = Envelope {
         id,
         name,
@@ -286,51 +286,16 @@ pub fn assemble(parts: &Parts, body: Bytes, reading: Reading<'_>) -> (Envelope, 
     (envelope, read.anomalies)
 }
 
-/// Seconds are accepted: what would be before March 1973 in milliseconds is taken as seconds.
-fn timestamp_of(raw: u64) -> Timestamp {
-    Timestamp::from_millis(if raw < 100_000_000_000 { raw.saturating_mul(1000) } else { raw })
+fn timestamp_of(parts: &Parts) -> Option<Timestamp> {
+    let raw = parts.properties.timestamp?;
+    // Who says the wire's version writes milliseconds. From anybody else seconds are accepted: what would be before
+    // March 1973 in milliseconds.
+    let is_seconds = raw < 100_000_000_000 && !parts.headers.contains_key(header::WIRE);
+    Some(Timestamp::from_millis(if is_seconds { raw * 1000 } else { raw }))
 }
 
 fn cut(text: &str, max: usize) -> Arc<str> {
     crate::envelope::tame(text, max).into()
-}
-
-/// What Ponos writes keeps to these bounds. A forged text that did not would make the message's next copy too large for a
-/// header table, and a message that cannot be sent on could neither be retried nor fail.
-const MAX_WORD: usize = 255;
-
-fn bound(text: &mut String, max: usize) {
-    if text.len() > max {
-        *text = crate::envelope::tame(text, max);
-    }
-}
-
-fn bounded_history(mut history: Vec<AttemptNote>) -> Vec<AttemptNote> {
-    history.truncate(MAX_HISTORY);
-    for note in &mut history {
-        bound(&mut note.error, MAX_HISTORY_ERROR);
-        bound(&mut note.host, MAX_WORD);
-    }
-    history
-}
-
-fn bounded_gave_up(mut gave_up: GaveUp) -> GaveUp {
-    bound(&mut gave_up.error, MAX_REPORT_ERROR);
-    gave_up
-}
-
-fn bounded_retried(mut retried: Retried) -> Retried {
-    bound(&mut retried.op, MAX_WORD);
-    bound(&mut retried.by, MAX_WORD);
-    bound(&mut retried.error, MAX_HISTORY_ERROR);
-    retried
-}
-
-fn bounded_discarded(mut discarded: Discarded) -> Discarded {
-    bound(&mut discarded.op, MAX_WORD);
-    bound(&mut discarded.by, MAX_WORD);
-    bound(&mut discarded.reason, MAX_REPORT_ERROR);
-    discarded
 }
 
 struct Reader<'a> {
@@ -398,16 +363,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let mut report: Report = self.json(header::REPORT)?;
-        report.gave_up = bounded_gave_up(report.gave_up);
-        report.history = bounded_history(report.history);
-        bound(&mut report.fingerprint, MAX_WORD);
-        bound(&mut report.host, MAX_WORD);
-        if let Some(version) = &mut report.version {
-            bound(version, MAX_WORD);
-        }
-        if let Recovery::Failed(error) = &mut report.recovery {
-            bound(error, MAX_REPORT_ERROR);
-        }
+        report.shorten();
         Some(Box::new(report))
     }
 
@@ -503,7 +459,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::envelope::{ErrorClass, GaveUpReason};
+    use crate::envelope::{ErrorClass, GaveUpReason, Recovery};
 
     const QUEUE: &str = "pheidi.email.send";
 
@@ -613,6 +569,60 @@ mod tests {
         let (b, _) = assemble(&Parts::default(), with_tid.clone(), reading(&queue));
         let (c, _) = assemble(&Parts::default(), with_tid, later);
         assert_eq!(b.id, c.id, "the same message gets the same id when it comes again");
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_was_written_however_early_and_a_strangers_seconds_once() {
+        let queue = QueueName::parse(QUEUE).unwrap();
+        for (raw, millis) in [
+            (0, 0),
+            (5, 5_000),
+            (1_600_000_000, 1_600_000_000_000),
+            (1_600_000_000_123, 1_600_000_000_123),
+            (u64::MAX, u64::MAX),
+        ] {
+            let properties = Properties { timestamp: Some(raw), ..Properties::default() };
+            let parts = Parts { properties, ..Parts::default() };
+            let (read, _) = assemble(&parts, Bytes::from_static(b"{}"), reading(&queue));
+            assert_eq!(read.published_at.as_millis(), millis);
+            let (again, _) = decode(&encode(&read), read.body.clone(), reading(&queue));
+            assert_eq!(again, read);
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_filled_headers_with_fits_into_the_headers_of_the_next_copy() {
+        let queue = QueueName::parse("pheidi.failed").unwrap();
+        let long = "\\\"".repeat(14_000);
+        let json = |text: &str| HeaderValue::Text(text.replace('%', &long));
+        let headers = [
+            (header::HISTORY, r#"[{"at":1,"ms":1,"class":"error","err":"%","host":"h"}]"#),
+            (header::GAVE_UP, r#"{"reason":"stopped","error":"%","attempts":1}"#),
+            (header::RETRIED, r#"{"op":"o","at":1,"times":1,"by":"%"}"#),
+            (header::DISCARDED, r#"{"op":"o","at":1,"reason":"%"}"#),
+            (
+                header::REPORT,
+                r#"{"queue":"a.b","reason":"stopped","error":"","attempts":1,"recovery":{"failed":"%"},"at":1,"fingerprint":"f"}"#,
+            ),
+            (header::TRACEPARENT, "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-%"),
+        ];
+        let headers = headers.map(|(name, text)| (name.to_owned(), json(text)));
+        let parts_of = Parts { headers: headers.into(), ..Parts::default() };
+        let (read, _) = assemble(&parts_of, Bytes::from_static(b"{}"), reading(&queue));
+        let progress = &read.progress;
+        assert!(progress.gave_up.is_some() && progress.retried.is_some() && progress.discarded.is_some());
+        assert!(read.report.is_some() && progress.history.len() == 1 && read.trace.is_none());
+        let written: usize = parts(&read)
+            .headers
+            .values()
+            .map(|value| match value {
+                HeaderValue::Text(text) => text.len(),
+                _ => 8,
+            })
+            .sum();
+        assert!(written < MAX_HEADERS - 8 * 1024, "{written} bytes");
+        let (again, _) = decode(&encode(&read), read.body.clone(), reading(&queue));
+        assert_eq!(again, Envelope { published_at: again.published_at, ..read });
     }
 
     #[test]

@@ -31,6 +31,8 @@ mod convert;
 mod declare;
 pub mod diff;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod journal;
 mod link;

@@ -69,12 +69,12 @@ pub fn of(
     let mut policies = Vec::new();
     for (queue, held) in held.iter().filter(|(_, held)| *held > ENOUGH) {
         // A quarter more, in whole minutes.
-        let minutes = (held.as_secs() / 4 * 5).div_ceil(60);
+        let minutes = held.as_secs().saturating_add(held.as_secs() / 4).div_ceil(60);
         policies.push(Policy {
             name: format!("ponos-{queue}-timeout"),
             operator: false,
             pattern: format!("^{}$", escaped(queue.as_str())),
-            definition: format!(r#"{{"consumer-timeout":{}}}"#, minutes * 60_000),
+            definition: format!(r#"{{"consumer-timeout":{}}}"#, minutes.saturating_mul(60_000)),
             why: format!(
                 "a worker may hold a job of {queue} for {} minutes (prefetch ÷ concurrency × timeout), RabbitMQ takes it away after 30; needs RabbitMQ 3.12, before that `consumer_timeout` in rabbitmq.conf",
                 held.as_secs().div_ceil(60)
@@ -134,5 +134,13 @@ mod tests {
             ]
         );
         assert!(of(&app, &topology, QueueType::Classic, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_timeout_without_end_is_no_overflow() {
+        let held = held_for(Duration::from_millis(u64::MAX), u32::MAX, 1);
+        let queue = QueueName::from_checked("unit.job.do");
+        let policies = of(&queue.app(), &Topology::default(), QueueType::Classic, &[(queue, held)]);
+        assert_eq!(policies.len(), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ponos_core::broker::{Delivery, Destination, Outgoing, Published, SettleError, Settlement, Verdict};
-use ponos_core::envelope::{Envelope, Progress, Report};
+use ponos_core::envelope::{Envelope, Progress};
 use ponos_core::id::Timestamp;
 use ponos_core::name::QueueName;
 use ponos_core::wire;
@@ -13,9 +13,6 @@ use crate::broker::Shared;
 use crate::error;
 use crate::memory::identity;
 use crate::subscription::Intake;
-
-/// The largest report that is kept with a failed job.
-const MAX_REPORT: usize = 32 * 1024;
 
 /// How long a message that came too early waits before it is tried again to delay it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -113,35 +110,15 @@ fn copy(delivery: &Delivery, verdict: Verdict) -> Option<Outgoing> {
             with(delivery.queue.clone(), again(Progress { due: Some(due), ..*progress }))
         }
         Verdict::Recover(progress) => with(delivery.queue.clone(), again(*progress)),
-        Verdict::Failed(report) => {
+        Verdict::Failed(mut report) => {
+            report.shorten();
             let mut envelope = (*delivery.envelope).clone();
-            envelope.report = Some(Box::new(shorten(*report)));
+            envelope.report = Some(report);
             // The report has the history too, and headers have a limit.
             envelope.progress.history.clear();
             with(QueueName::failed(&delivery.queue.app()), envelope)
         }
     }
-}
-
-/// Cuts a report down to what its header may hold.
-fn shorten(mut report: Report) -> Report {
-    let size = |report: &Report| serde_json::to_string(report).map_or(0, |text| text.len());
-    while size(&report) > MAX_REPORT {
-        if report.history.len() > 1 {
-            report.history.remove(0);
-        } else {
-            let mut half = report.gave_up.error.len() / 2;
-            while !report.gave_up.error.is_char_boundary(half) {
-                half -= 1;
-            }
-            report.gave_up.error.truncate(half);
-            report.recovery = ponos_core::envelope::Recovery::None;
-            if half == 0 {
-                break;
-            }
-        }
-    }
-    report
 }
 
 impl Shared {

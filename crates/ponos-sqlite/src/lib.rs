@@ -53,6 +53,8 @@ mod clock;
 mod declare;
 mod error;
 mod file_lock;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod journal;
 mod location;

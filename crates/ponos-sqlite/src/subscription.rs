@@ -265,19 +265,15 @@ impl SqliteSubscription {
     pub(crate) fn new(consumer: Arc<Consumer>, shared: Arc<Shared>) -> Self {
         Self { consumer, shared }
     }
+}
 
-    fn delivery(&self, row: Claimed) -> Delivery {
-        let queue = &self.consumer.queue;
-        Delivery {
-            tag: DeliveryTag {
-                subscription: self.consumer.id,
-                number: row.id.cast_unsigned(),
-                fence: row.fence.cast_unsigned(),
-            },
-            losses: u32::try_from(row.losses).unwrap_or(u32::MAX),
-            envelope: Arc::new(envelope(row, queue)),
-            queue: queue.clone(),
-        }
+/// A row as it is handed to the consumer of this number.
+pub(crate) fn delivery(row: Claimed, queue: &QueueName, subscription: u64) -> Delivery {
+    Delivery {
+        tag: DeliveryTag { subscription, number: row.id.cast_unsigned(), fence: row.fence.cast_unsigned() },
+        losses: u32::try_from(row.losses).unwrap_or(u32::MAX),
+        envelope: Arc::new(envelope(row, queue)),
+        queue: queue.clone(),
     }
 }
 
@@ -290,7 +286,8 @@ impl Subscription for SqliteSubscription {
     ) -> Poll<Result<(), SubscriptionLost>> {
         match self.consumer.poll(cx, max) {
             Next::Rows(rows) => {
-                out.extend(rows.into_iter().map(|row| self.delivery(row)));
+                let Consumer { queue, id, .. } = &*self.consumer;
+                out.extend(rows.into_iter().map(|row| delivery(row, queue, *id)));
                 Poll::Ready(Ok(()))
             }
             Next::Lost(lost) => Poll::Ready(Err(lost)),

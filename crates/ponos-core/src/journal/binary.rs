@@ -3,7 +3,12 @@
 //! Integers are LEB128; signed ones are folded first so that small ones stay short (ZigZag, as in Protocol Buffers).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use crate::name::QueueName;
+
+/// The most texts of a dictionary, and the most ids: those of [`MAX_ENTRIES`](super::codec::MAX_ENTRIES) are fewer.
+const MAX_SHARED: usize = 1 << 18;
 
 /// What could not be read; the codec turns it into an error or skips the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +141,15 @@ pub(super) struct Reader<'a> {
 /// The dictionary of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    texts: Vec<Arc<str>>,
+    texts: Vec<Shared>,
     ids: Vec<[u8; 16]>,
+}
+
+/// A text of the dictionary. As a queue's name it is checked and allocated once, however often it stands in the batch.
+#[derive(Debug)]
+struct Shared {
+    text: Arc<str>,
+    queue: OnceLock<QueueName>,
 }
 
 impl Texts {
@@ -146,11 +158,11 @@ impl Texts {
         static NONE: Texts = Texts { texts: Vec::new(), ids: Vec::new() };
         let mut reader = Reader { left: bytes, dictionary: &NONE };
         let mut read = Self::default();
-        for _ in 0..reader.count(1)? {
-            let text = reader.take_framed()?;
-            read.texts.push(std::str::from_utf8(text).map_err(|_| Damaged)?.into());
+        for _ in 0..reader.count_up_to(MAX_SHARED, 1)? {
+            let text = std::str::from_utf8(reader.take_framed()?).map_err(|_| Damaged)?.into();
+            read.texts.push(Shared { text, queue: OnceLock::new() });
         }
-        for _ in 0..reader.count(16)? {
+        for _ in 0..reader.count_up_to(MAX_SHARED, 16)? {
             let id = reader.take(16)?;
             read.ids.push(id.try_into().map_err(|_| Damaged)?);
         }
@@ -218,15 +230,35 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    pub(super) fn text(&mut self) -> Result<Arc<str>, Damaged> {
+    fn count_up_to(&mut self, max: usize, at_least: usize) -> Result<usize, Damaged> {
+        self.count(at_least).and_then(|count| if count > max { Err(Damaged) } else { Ok(count) })
+    }
+
+    fn shared(&mut self) -> Result<&'a Shared, Damaged> {
         let place = usize::try_from(self.unsigned()?).map_err(|_| Damaged)?;
-        self.dictionary.texts.get(place).cloned().ok_or(Damaged)
+        self.dictionary.texts.get(place).ok_or(Damaged)
+    }
+
+    pub(super) fn text(&mut self) -> Result<Arc<str>, Damaged> {
+        self.shared().map(|shared| Arc::clone(&shared.text))
+    }
+
+    pub(super) fn queue(&mut self) -> Result<QueueName, Damaged> {
+        let shared = self.shared()?;
+        if let Some(queue) = shared.queue.get() {
+            return Ok(queue.clone());
+        }
+        let queue = QueueName::parse(&shared.text).map_err(|_| Damaged)?;
+        Ok(shared.queue.get_or_init(|| queue).clone())
     }
 
     pub(super) fn maybe_text(&mut self) -> Result<Option<Arc<str>>, Damaged> {
         match usize::try_from(self.unsigned()?).map_err(|_| Damaged)? {
             0 => Ok(None),
-            place => self.dictionary.texts.get(place - 1).cloned().map(Some).ok_or(Damaged),
+            place => {
+                let shared = self.dictionary.texts.get(place - 1).ok_or(Damaged)?;
+                Ok(Some(Arc::clone(&shared.text)))
+            }
         }
     }
 

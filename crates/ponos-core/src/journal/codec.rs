@@ -27,13 +27,17 @@ use super::record::{
 use super::{Entry, Origin, Said};
 use crate::envelope::Phase;
 use crate::id::{MessageId, Tid, Timestamp};
-use crate::name::{AppName, QueueName};
+use crate::name::AppName;
 
 /// The version of the form that this crate writes. A reader refuses a batch of a higher one.
 pub const RECORD_VERSION: u8 = 1;
 
 /// The largest payload of a batch that is unpacked; a larger one is damaged, or meant to fill the memory.
-pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// The most entries of a batch. Writers put a few thousand into one; compressed, a small batch could claim millions, each
+/// of which takes much more memory than its four bytes.
+pub(super) const MAX_ENTRIES: usize = 1 << 16;
 
 const MAGIC: [u8; 2] = *b"PJ";
 const LZ4: u8 = 1;
@@ -149,6 +153,9 @@ fn entries(payload: &[u8]) -> Result<Vec<Entry>, Damaged> {
     let mut entries = Vec::new();
     let mut at = Timestamp::from_millis(base);
     while !reader.is_empty() {
+        if entries.len() == MAX_ENTRIES {
+            return Err(Damaged);
+        }
         let place = usize::try_from(reader.unsigned()?).map_err(|_| Damaged)?;
         let (origin, next) = origins.get_mut(place).ok_or(Damaged)?;
         let seq = next.wrapping_add_signed(reader.signed()?);
@@ -389,11 +396,11 @@ fn said(reader: &mut Reader<'_>, at: Timestamp) -> Result<Said, Damaged> {
             })
         }
         kind::ATTEMPT => What::Attempt(attempt(reader, at)?),
-        kind::DUPLICATE => What::Duplicate { queue: queue(reader)? },
-        kind::SUSPECTED => What::Suspected { queue: queue(reader)?, losses: reader.small()? },
+        kind::DUPLICATE => What::Duplicate { queue: reader.queue()? },
+        kind::SUSPECTED => What::Suspected { queue: reader.queue()?, losses: reader.small()? },
         kind::BY_HAND => What::ByHand(HandMade {
             verb: reader.text()?,
-            queue: queue(reader)?,
+            queue: reader.queue()?,
             by: reader.text()?,
             operation: reader.maybe_text()?,
             reason: reader.maybe_text()?,
@@ -404,7 +411,7 @@ fn said(reader: &mut Reader<'_>, at: Timestamp) -> Result<Said, Damaged> {
 }
 
 fn attempt(reader: &mut Reader<'_>, at: Timestamp) -> Result<AttemptRecord, Damaged> {
-    let queue = queue(reader)?;
+    let queue = reader.queue()?;
     let attempt = reader.small()?;
     let phase = if reader.byte()? & 1 == 0 { Phase::Run } else { Phase::Recover };
     let started = moved(at, reader.signed()?);
@@ -427,9 +434,12 @@ fn attempt(reader: &mut Reader<'_>, at: Timestamp) -> Result<AttemptRecord, Dama
         error: reader.maybe_text()?,
         ready: match reader.byte()? {
             0 => None,
-            _ => Some(moved(started, reader.signed()?.checked_neg().ok_or(Damaged)?)),
+            _ => Some(moved(started, reader.signed()?.wrapping_neg())),
         },
-        of: reader.small()?.checked_sub(1),
+        of: match reader.unsigned()?.checked_sub(1) {
+            None => None,
+            Some(of) => Some(u32::try_from(of).map_err(|_| Damaged)?),
+        },
         delay_by: match reader.byte()? {
             1 => Some(DelayBy::Backoff),
             2 => Some(DelayBy::Handler),
@@ -451,7 +461,7 @@ fn notice(reader: &mut Reader<'_>, at: Timestamp, kind: u8) -> Result<Notice, Da
             phase: phase(reader)?,
             open_for: reader.unsigned()?.checked_sub(1).map(Duration::from_micros),
             cause: reader.text()?,
-            queues: (0..reader.count(1)?).map(|_| queue(reader)).collect::<Result<_, _>>()?,
+            queues: (0..reader.count(1)?).map(|_| reader.queue()).collect::<Result<_, _>>()?,
         }),
         kind::ORDER => Notice::Order(OrderNotice {
             target: reader.text()?,
@@ -461,7 +471,7 @@ fn notice(reader: &mut Reader<'_>, at: Timestamp, kind: u8) -> Result<Notice, Da
             reason: reader.text()?,
             until: maybe_time(reader, at)?,
         }),
-        kind::LIMIT => Notice::Limit(LimitNotice { queue: queue(reader)?, until: maybe_time(reader, at)? }),
+        kind::LIMIT => Notice::Limit(LimitNotice { queue: reader.queue()?, until: maybe_time(reader, at)? }),
         _ => return Err(Damaged),
     })
 }
@@ -470,7 +480,7 @@ fn beat(reader: &mut Reader<'_>, at: Timestamp) -> Result<Beat, Damaged> {
     let mut beat = Beat { every_ms: reader.small()?, dropped: reader.unsigned()?, ..Beat::default() };
     for _ in 0..reader.count(1)? {
         let mut frame = reader.framed()?;
-        let queue = queue(&mut frame)?;
+        let queue = frame.queue()?;
         let (in_flight, buffered, prefetch) = (frame.small()?, frame.small()?, frame.small()?);
         let flags = frame.byte()?;
         let last_delivery = maybe_time(&mut frame, at)?;
@@ -482,7 +492,7 @@ fn beat(reader: &mut Reader<'_>, at: Timestamp) -> Result<Beat, Damaged> {
         beat.flights.push(Flight {
             message: MessageId::from_bytes(frame.id()?),
             tid: tid(&mut frame)?,
-            queue: queue(&mut frame)?,
+            queue: frame.queue()?,
             attempt: frame.small()?,
             started: moved(at, frame.signed()?),
         });
@@ -498,10 +508,6 @@ fn tid(reader: &mut Reader<'_>) -> Result<Tid, Damaged> {
         Some(bytes) => Ok(Tid::from_uuid_bytes(bytes)),
         None => Tid::from_foreign(&reader.text()?).ok_or(Damaged),
     }
-}
-
-fn queue(reader: &mut Reader<'_>) -> Result<QueueName, Damaged> {
-    QueueName::parse(&reader.text()?).map_err(|_| Damaged)
 }
 
 /// One of an enum's words.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::envelope::{ErrorClass, GaveUpReason};
+use crate::name::QueueName;
 
 fn origin(id: u64) -> Arc<Origin> {
     Arc::new(Origin {
@@ -230,6 +231,37 @@ fn a_later_versions_kind_is_skipped_and_not_lost() {
 }
 
 /// A batch as version 1 wrote it, for ever readable: (tid 01…, message 02…, a published event).
+#[test]
+fn the_largest_numbers_are_read_back() {
+    let queue = QueueName::from_checked("pheidi.email.send");
+    let started = Timestamp::from_millis(1 << 63);
+    let attempt = AttemptRecord {
+        of: Some(u32::MAX),
+        ready: Some(Timestamp::EPOCH),
+        ..AttemptRecord::first(queue, Phase::Run, started, AttemptEnd::Done)
+    };
+    let message = MessageId::from_bytes([1; 16]);
+    let record =
+        Record { at: started, tid: Tid::from_uuid_bytes([2; 16]), message, what: What::Attempt(attempt) };
+    let entry = Entry { origin: origin(1), seq: u64::MAX, said: Said::Record(record) };
+    assert_eq!(decode(&encode(std::slice::from_ref(&entry))), Ok(vec![entry]));
+}
+
+#[test]
+fn a_small_batch_cannot_claim_more_than_memory_holds() {
+    let entry = Entry { origin: origin(1), seq: 0, said: Said::Later(Timestamp::EPOCH) };
+    let plain = pack(encode(&[entry])[4..].to_vec());
+    assert_eq!(decode(&plain).map(|entries| entries.len()), Ok(1));
+    // Four zeros are an entry: the first origin, the next number, the same time, and nothing said.
+    let claims = |entries: usize| decode(&pack([&plain[4..], &vec![0; 4 * entries]].concat()));
+    assert_eq!(claims(MAX_ENTRIES - 1).map(|entries| entries.len()), Ok(MAX_ENTRIES));
+    let bomb = pack([&plain[4..], &vec![0; 4 * MAX_ENTRIES]].concat());
+    assert!(bomb.len() < 2048, "{} bytes", bomb.len());
+    assert!(decode(&bomb).is_err());
+    let texts = pack([&[0xff, 0xff, 0x3f][..], &vec![0; 1 << 20]].concat());
+    assert!(decode(&texts).is_err(), "a million texts of no length");
+}
+
 #[test]
 fn version_1_is_read_for_ever() {
     let entry = Entry {
