@@ -19,11 +19,8 @@ const ALL: usize = 100_000;
 impl<S: Subject> Driver<'_, S> {
     /// The figures of all queues are what they must be, at once or soon.
     pub async fn agree(&mut self) -> Agreed {
-        let promises = self.model.promises;
-        if promises.is_rough && promises.shows_all {
-            self.resolve().await?;
-        }
-        let deadline = tokio::time::Instant::now() + self.patience;
+        self.resolve().await?;
+        let deadline = tokio::time::Instant::now() + self.waits();
         loop {
             let before = self.subject.now();
             let shown = self.figures().await?;
@@ -84,8 +81,11 @@ impl<S: Subject> Driver<'_, S> {
         Ok(stats.into_queues().iter().all(|stats| stats.ready == 0))
     }
 
-    /// Looks what there is of that which nobody could tell.
-    async fn resolve(&mut self) -> Agreed {
+    /// Looks what there is of that which nobody could tell, where all is shown.
+    pub async fn resolve(&mut self) -> Agreed {
+        if !self.model.promises.shows_all {
+            return Ok(());
+        }
         let unsure = self.model.queues.iter().filter(|(_, entries)| entries.iter().any(|e| !e.sure));
         for queue in unsure.map(|(queue, _)| queue.clone()).collect::<Vec<_>>() {
             let mut shown = self.page(0, &queue, ALL, None).await?;

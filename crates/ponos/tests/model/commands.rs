@@ -292,11 +292,11 @@ fn random(number: u64) -> [u8; 10] {
 }
 
 /// A failed job as who retries it would send it.
-pub fn put_back(failed: &Envelope, now: Timestamp) -> Outgoing {
-    let queue = failed.report.as_ref().expect("a failed job has a report").queue.clone();
+pub fn put_back(failed: &Envelope, now: Timestamp) -> Option<Outgoing> {
+    let queue = failed.report.as_ref()?.queue.clone();
     let progress = Progress { due: Some(now), ..Progress::default() };
     let envelope = Envelope { report: None, progress, ..failed.clone() };
-    Outgoing { to: Destination::Queue(queue), envelope }
+    Some(Outgoing { to: Destination::Queue(queue), envelope })
 }
 
 /// The progress after one more attempt.

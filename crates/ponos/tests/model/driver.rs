@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use ponos::core::broker::{
-    Broker, BrokerErrorKind, Delivery, Outgoing, Published, SettleError, Settlement, SubscribeOptions,
-    Subscription, Verdict,
+    Broker, BrokerErrorKind, Delivery, Inspect, Outgoing, Published, SettleError, Settlement,
+    SubscribeOptions, Subscription, Verdict,
 };
 use ponos::core::envelope::Phase;
 use ponos::core::id::{MessageId, Timestamp};
@@ -144,6 +144,11 @@ impl<'a, S: Subject> Driver<'a, S> {
 
     fn now(&self) -> Timestamp {
         self.subject.now()
+    }
+
+    /// How long to wait for what must be.
+    pub fn waits(&self) -> Duration {
+        if self.model.promises.at_once { Duration::ZERO } else { self.patience }
     }
 
     /// Whether calls may fail for now.
@@ -317,14 +322,14 @@ impl<'a, S: Subject> Driver<'a, S> {
     /// Takes what a subscription has: it must give something if it owes it.
     async fn take(&mut self, at: usize, max: usize) -> Agreed {
         let id = self.consumers[at].id;
-        let owed = self.model.owed(id, self.now());
+        let (owed, waits) = (self.model.owed(id, self.now()), self.waits());
         let mut out = Vec::new();
         let consumer = &mut self.consumers[at];
         let polling = poll_fn(|cx| match consumer.subscription.poll_next(cx, max, &mut out) {
             Poll::Pending if owed == 0 => Poll::Ready(None),
             polled => polled.map(Some),
         });
-        let polled = tokio::time::timeout(self.patience, polling).await;
+        let polled = tokio::time::timeout(waits, polling).await;
         let polled = polled.map_err(|_| format!("nothing came although {owed} are there"))?;
         match polled {
             None => {
@@ -432,22 +437,25 @@ impl<'a, S: Subject> Driver<'a, S> {
                 }
                 Err(SettleError::Lost { sent }) if ours => {
                     ensure!(self.model.promises.is_rough, "lost although it is ours: {verdict:?}");
-                    if sent || doubtful {
-                        for (message, before) in send.iter().zip(&confirmed) {
-                            self.model.publish(message, sent && !doubtful && !before);
-                        }
+                    for (message, before) in send.iter().zip(&confirmed) {
+                        self.model.publish(message, sent && !before);
                     }
-                    if doubtful {
+                    // Released or lost, it is back.
+                    if doubtful && *verdict != Verdict::Release {
                         self.doubt(&queue, *fence, verdict);
                     }
                     let consumer = *consumer;
                     self.past.push(held);
                     self.lost(consumer);
-                    return Ok(());
+                    return self.resolve().await;
                 }
                 Err(SettleError::Lost { sent }) => {
                     ensure!(!sent, "lost before, and yet sent: {send:?}");
                     self.model.told(*consumer, *fence);
+                    if self.model.promises.is_rough && self.has_ended(*consumer).await? {
+                        let consumer = *consumer;
+                        self.lost(consumer);
+                    }
                     break;
                 }
                 Err(SettleError::NotSent(outcomes)) => {
@@ -464,6 +472,8 @@ impl<'a, S: Subject> Driver<'a, S> {
                 }
                 Err(SettleError::Unavailable(error)) => {
                     ensure!(error.is_temporary() && self.may_fail(), "not settled: {error}");
+                    // It may have been sent all the same.
+                    send.iter().for_each(|message| self.model.publish(message, false));
                     doubtful = true;
                 }
                 Err(error) => return Err(format!("not settled: {error}")),
@@ -473,6 +483,15 @@ impl<'a, S: Subject> Driver<'a, S> {
         self.past.push(held);
         self.retire();
         Ok(())
+    }
+
+    /// Whether a subscription has ended by itself and nobody was told.
+    async fn has_ended(&self, id: u64) -> Agreed<bool> {
+        let Some(open) = self.consumers.iter().find(|open| open.id == id) else { return Ok(false) };
+        let query = Inspect::Queue(open.queue.clone());
+        let stats = self.handles[0].inspect(query).await.map_err(|error| error.to_string())?.into_queues();
+        let known = self.consumers.iter().filter(|other| other.queue == open.queue).count();
+        Ok(stats.iter().any(|stats| (stats.consumers as usize) < known))
     }
 
     /// Not everything of a settlement was sent; whether it never will be.
@@ -507,7 +526,9 @@ impl<'a, S: Subject> Driver<'a, S> {
         for entry in self.model.queues.values_mut().flatten().filter(|entry| Some(entry.key) == new) {
             entry.sure = false;
         }
-        self.model.queues.get_mut(queue).expect("it exists").push(Entry { sure: false, ..old });
+        let entries = self.model.queues.get_mut(queue).expect("it exists");
+        entries.iter_mut().filter(|e| e.envelope.id == old.envelope.id).for_each(|e| e.place = None);
+        entries.push(Entry { sure: false, place: None, ..old });
         self.model.either.extend(new.map(|new| (key, new)));
     }
 
@@ -605,7 +626,8 @@ impl<'a, S: Subject> Driver<'a, S> {
     async fn redo(&mut self, by: u8, queue: u8, job: u8, back: bool) -> Agreed {
         let app = ["unit", "other"][usize::from(queue)];
         let queue = QueueName::failed(&ponos::core::name::AppName::from_checked(app));
-        let free: Vec<_> = self.model.queues[&queue].iter().filter(|entry| entry.held.is_none()).collect();
+        let now = self.now();
+        let free: Vec<_> = self.model.queues[&queue].iter().filter(|entry| entry.is_ready(now)).collect();
         if free.is_empty() || self.model.unseen(&queue, None) > 0 {
             return Ok(());
         }
@@ -629,7 +651,7 @@ impl<'a, S: Subject> Driver<'a, S> {
             }
             if self.held.len() > held {
                 let picked = self.held.pop().expect("it was just picked");
-                let send = back.then(|| put_back(&picked.delivery.envelope, self.now()));
+                let send = if back { put_back(&picked.delivery.envelope, self.now()) } else { None };
                 let settlement = Settlement { send: send.into_iter().collect(), verdict: Verdict::Done };
                 self.settle(picked, settlement).await?;
                 if let Some(at) = self.consumers.iter().position(|consumer| consumer.id == open) {

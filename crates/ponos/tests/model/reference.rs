@@ -24,6 +24,8 @@ pub struct Promises {
     pub fetches_ahead: bool,
     /// Who asked and did not wait for the answer gets it the next time, and nobody else meanwhile.
     pub keeps_asking: bool,
+    /// Nothing happens in the background: what was done is seen at once.
+    pub at_once: bool,
     /// Calls fail now and then, and subscriptions end by themselves.
     pub is_rough: bool,
 }
@@ -146,10 +148,17 @@ impl Reference {
 
     /// Adds a message; its key.
     pub fn add(&mut self, queue: &QueueName, envelope: Envelope, due: Option<Timestamp>, sure: bool) -> u64 {
-        let key = self.number();
-        let place = due.is_none().then_some(key);
+        let (key, is_rough) = (self.number(), self.promises.is_rough);
+        let entries = self.queues.get_mut(queue).expect("the queue exists");
+        let mut copies = entries.iter_mut().filter(|entry| entry.envelope.id == envelope.id);
+        // Which copy is which cannot be told if one of them may not be there.
+        let is_clear = sure && copies.all(|entry| entry.place.is_some() || !is_rough);
+        if !is_clear {
+            entries.iter_mut().filter(|e| e.envelope.id == envelope.id).for_each(|e| e.place = None);
+        }
+        let place = (is_clear && due.is_none()).then_some(key);
         let entry = Entry { key, envelope, due, place, losses: 0, held: None, moved: false, sure };
-        self.queues.get_mut(queue).expect("the queue exists").push(entry);
+        entries.push(entry);
         key
     }
 
@@ -225,12 +234,12 @@ impl Reference {
             return Err(format!("{message} came early: at {now:?}, it is due at {:?}", found.due));
         }
         // What lies with the subscription already may be overtaken by what was handed back since.
-        let is_first_come = consumer.only.is_none() && !(keeps_places && consumer.unseen > 0);
+        let may_overtake = consumer.only.is_some() || (keeps_places && consumer.unseen > 0);
         let before = |entry: &&Entry| {
             entry.sure && entry.held.is_none() && entry.place.zip(found.place).is_some_and(|(a, b)| a < b)
         };
         let skipped = entries.iter().filter(before).count();
-        if is_first_come && skipped > others {
+        if skipped > others && !may_overtake {
             return Err(format!("{message} came before {skipped} that were published earlier"));
         }
         let key = found.key;

@@ -47,6 +47,7 @@ impl Subject for Memory {
             shows_all: true,
             fetches_ahead: false,
             keeps_asking: false,
+            at_once: true,
             is_rough: self.is_rough,
         }
     }
@@ -107,6 +108,7 @@ impl Subject for Sqlite {
             shows_all: true,
             fetches_ahead: false,
             keeps_asking: true,
+            at_once: false,
             is_rough: false,
         }
     }
