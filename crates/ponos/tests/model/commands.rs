@@ -267,6 +267,8 @@ pub fn outgoing(
             occurrence: 0,
         }),
     };
+    // An event says what has happened: no broker need delay it.
+    let due = message.delay.from(now).filter(|_| matches!(to, Destination::Queue(_)));
     let envelope = Envelope {
         id,
         name,
@@ -278,7 +280,7 @@ pub fn outgoing(
         hops: u32::from(cause.is_some()),
         version: None,
         trace: None,
-        progress: Progress { due: message.delay.from(now), ..Progress::default() },
+        progress: Progress { due, ..Progress::default() },
         report: None,
         body,
     };

@@ -68,6 +68,7 @@ pub trait Subject {
 }
 
 /// Whom it hit.
+#[allow(dead_code, reason = "each broker can do one of them")]
 pub enum Severed {
     Nothing,
     Queue,
@@ -230,8 +231,10 @@ impl<'a, S: Subject> Driver<'a, S> {
 
     /// A message, new or sent before.
     fn message(&mut self, message: &Message, by: Option<&Held>) -> Outgoing {
+        // What a settlement has sent before is not sent again by another one, where both are not one transaction.
         if let Some(again) = message.again
             && !self.sent.is_empty()
+            && !(by.is_some() && self.model.promises.fetches_ahead)
         {
             return self.sent[usize::from(again) % self.sent.len()].clone();
         }

@@ -79,6 +79,8 @@ pub struct Reference {
     pub consumers: BTreeMap<u64, Consumer>,
     /// Of each pair at least one must turn out to be there.
     pub either: Vec<(u64, u64)>,
+    /// What was ever sent where.
+    known: BTreeSet<(QueueName, MessageId, Option<Timestamp>)>,
     next: u64,
 }
 
@@ -90,6 +92,7 @@ impl Reference {
             hearers: BTreeMap::new(),
             consumers: BTreeMap::new(),
             either: Vec::new(),
+            known: BTreeSet::new(),
             next: 0,
         }
     }
@@ -139,9 +142,10 @@ impl Reference {
             if is_there && self.promises.recognises_repeats {
                 continue;
             }
-            // A broker across a network may take a second copy for the first one that comes again.
-            let sure = sure && !(is_there && self.promises.fetches_ahead);
             let due = message.envelope.progress.due;
+            let is_new = self.known.insert((queue.clone(), id, due));
+            // A broker across a network may take a second copy for the first one that comes again.
+            let sure = sure && (is_new || !self.promises.fetches_ahead);
             self.add(&queue, message.envelope.clone(), due, sure);
         }
     }
