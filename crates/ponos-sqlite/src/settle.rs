@@ -30,18 +30,19 @@ pub(crate) async fn settle(shared: &Shared, delivery: &Delivery, settlement: Set
             Err(error) => refused.push((place, Published::Refused(error))),
         }
     }
-    if !refused.is_empty() {
+    let refused = (!refused.is_empty()).then(|| {
         let mut outcomes = vec![held_back(); send.len() + refused.len()];
         for (place, outcome) in refused {
             outcomes[place] = outcome;
         }
-        return Err(SettleError::NotSent(outcomes));
-    }
+        outcomes
+    });
     let (reply, answer) = oneshot::channel();
     let operation = Settle {
         tag: delivery.tag,
         verdict: Change::of(settlement.verdict, delivery),
         send,
+        refused,
         outcome: Ok(Vec::new()),
         reply: Some(reply),
     };
@@ -134,6 +135,8 @@ struct Settle {
     tag: DeliveryTag,
     verdict: Change,
     send: Vec<Insert>,
+    /// The outcomes, if a message breaks a limit. Only the transaction can tell whether the delivery is still ours.
+    refused: Option<Vec<Published>>,
     outcome: Settled,
     /// Taken by the answer.
     reply: Option<oneshot::Sender<Settled>>,
@@ -147,7 +150,11 @@ impl Operation for Settle {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         let (row, fence) = (self.tag.number.cast_signed(), self.tag.fence.cast_signed());
         // First what can be answered without a change: then no part of a settlement is ever undone.
-        if let Some(outcomes) = tx.unsendable(&self.send)? {
+        let unsendable = match &self.refused {
+            Some(outcomes) => Some(outcomes.clone()),
+            None => tx.unsendable(&self.send)?,
+        };
+        if let Some(outcomes) = unsendable {
             let ours = tx
                 .prepare("SELECT 1 FROM message WHERE id = ?1 AND fence = ?2 AND state = 1")?
                 .exists(params![row, fence])?;

@@ -41,6 +41,7 @@
 //! channel counts as waiting for something outside, and the clock stands still until it goes on.
 
 pub mod conformance;
+mod manual_clock;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -64,6 +65,8 @@ use crate::publisher::Publisher;
 use crate::service::policy::NpmFallbacks;
 use crate::service::{Running, Service, start};
 use crate::trace::Cascade;
+
+pub use self::manual_clock::ManualClock;
 
 /// How long of real time a system may be busy, or wait for something outside, before a test is told why.
 const PATIENCE: Duration = Duration::from_secs(30);

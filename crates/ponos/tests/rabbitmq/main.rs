@@ -35,6 +35,8 @@ mod messages;
 mod metrics;
 #[path = "mixed_fleet.rs"]
 mod mixed_fleet;
+#[path = "model.rs"]
+mod model;
 #[path = "node_kills.rs"]
 mod node_kills;
 #[path = "orders.rs"]
