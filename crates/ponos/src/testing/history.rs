@@ -106,6 +106,8 @@ pub enum Happened {
     },
     /// A handler or a recovery function began.
     Runs {
+        /// The delivery.
+        tag: DeliveryTag,
         /// The queue.
         queue: QueueName,
         /// The message.
@@ -117,14 +119,12 @@ pub enum Happened {
     },
     /// It ended.
     Ran {
+        /// The delivery.
+        tag: DeliveryTag,
         /// The queue.
         queue: QueueName,
         /// The message.
         id: MessageId,
-        /// Which function.
-        phase: Phase,
-        /// The number of the attempt.
-        attempt: u32,
         /// How.
         end: RunEnd,
     },
@@ -405,14 +405,15 @@ impl fmt::Display for Happened {
                 let phase = phase.as_str();
                 write!(f, "gets {} from {queue} as {}: {phase} {attempt}, lost {losses}", short(id), fence(tag))
             }
-            Self::Runs { queue, id, phase, attempt } => {
-                write!(f, "runs {queue} for {}: {} {attempt}", short(id), phase.as_str())
+            Self::Runs { tag, queue, id, phase, attempt } => {
+                write!(f, "runs {queue} {} of {}: {} {attempt}", fence(tag), short(id), phase.as_str())
             }
-            Self::Ran { queue, id, end, .. } => match end {
+            Self::Ran { tag, queue, id, end } => match end {
                 RunEnd::Succeeded(sends) => {
-                    write!(f, "ran {queue} for {}: succeeded, sends [{}]", short(id), shorts(sends))
+                    let sends = shorts(sends);
+                    write!(f, "ran {queue} {} of {}: succeeded, sends [{sends}]", fence(tag), short(id))
                 }
-                other => write!(f, "ran {queue} for {}: {other:?}", short(id)),
+                other => write!(f, "ran {queue} {} of {}: {other:?}", fence(tag), short(id)),
             },
             Self::Settles { tag, id, ruling, sends } => {
                 write!(f, "settles {} of {}: {ruling:?}, sends [{}]", fence(tag), short(id), shorts(sends))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ponos_core::broker::BoxFuture;
+use ponos_core::broker::{BoxFuture, DeliveryTag};
 use ponos_core::envelope::Phase;
 use ponos_core::id::MessageId;
 use ponos_core::name::QueueName;
@@ -125,13 +125,15 @@ pub(crate) fn watched(
 impl Process {
     async fn runs(self: Arc<Self>, job: Arc<Job>, least: Duration, work: BoxFuture<'static, Outcome>) -> Outcome {
         let (id, progress) = (job.envelope.id, &job.envelope.progress);
+        let Some(tag) = self.world.tag_of(&job.envelope) else { return work.await };
         self.record(Happened::Runs {
+            tag,
             queue: job.queue.clone(),
             id,
             phase: progress.phase,
             attempt: progress.attempt,
         });
-        let mut run = Watched { process: &self, job: &job, end: RunEnd::Cut(least) };
+        let mut run = Watched { process: &self, job: &job, tag, end: RunEnd::Cut(least) };
         let fault =
             if progress.phase == Phase::Recover { Fault::CrashInRecovery } else { Fault::CrashInHandler };
         let dies = self.rolls(fault, Some(id));
@@ -159,14 +161,14 @@ impl Process {
 struct Watched<'a> {
     process: &'a Process,
     job: &'a Job,
+    tag: DeliveryTag,
     end: RunEnd,
 }
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut self.end, RunEnd::Stopped);
-        let (queue, envelope) = (self.job.queue.clone(), &self.job.envelope);
-        let (phase, attempt) = (envelope.progress.phase, envelope.progress.attempt);
-        self.process.record(Happened::Ran { queue, id: envelope.id, phase, attempt, end });
+        let (queue, id) = (self.job.queue.clone(), self.job.envelope.id);
+        self.process.record(Happened::Ran { tag: self.tag, queue, id, end });
     }
 }

@@ -7,57 +7,57 @@ use std::time::Duration;
 
 use ponos::prelude::*;
 use ponos::testing::{Faults, Simulation};
-use ponos::{Backoff, BreakerConfig, RateExt, secs};
+use ponos::Task;
 
 #[event("order.placed")]
-pub struct OrderPlaced {
-    pub n: u64,
+pub(crate) struct OrderPlaced {
+    pub(crate) n: u64,
 }
 
 #[event("order.paid")]
-pub struct OrderPaid {
-    pub n: u64,
+pub(crate) struct OrderPaid {
+    pub(crate) n: u64,
 }
 
 #[event("order.refused")]
-pub struct OrderRefused {
-    pub n: u64,
+pub(crate) struct OrderRefused {
+    pub(crate) n: u64,
 }
 
 #[event("parcel.sent")]
-pub struct ParcelSent {
-    pub n: u64,
-    pub part: u64,
+pub(crate) struct ParcelSent {
+    pub(crate) n: u64,
+    pub(crate) part: u64,
 }
 
 #[app("bank")]
-pub struct Bank;
+pub(crate) struct Bank;
 
 #[task("bank.card.charge", app = Bank, emits(OrderPaid, OrderRefused))]
-pub struct CardCharge {
-    pub n: u64,
+pub(crate) struct CardCharge {
+    pub(crate) n: u64,
 }
 
 #[app("shop")]
-pub struct Shop;
+pub(crate) struct Shop;
 
 #[task("shop.parcel.pack", app = Shop, emits(ParcelSent))]
-pub struct ParcelPack {
-    pub n: u64,
-    pub part: u64,
+pub(crate) struct ParcelPack {
+    pub(crate) n: u64,
+    pub(crate) part: u64,
 }
 
 #[task("shop.stock.count", app = Shop)]
-pub struct StockCount {
-    pub n: u64,
+pub(crate) struct StockCount {
+    pub(crate) n: u64,
 }
 
 #[app("post")]
-pub struct Post;
+pub(crate) struct Post;
 
 #[task("post.letter.write", app = Post)]
-pub struct LetterWrite {
-    pub n: u64,
+pub(crate) struct LetterWrite {
+    pub(crate) n: u64,
 }
 
 /// A number that follows from what is done, and for the how manieth time.
@@ -70,7 +70,7 @@ fn fate(what: &str, n: u64, attempt: u32) -> u64 {
 }
 
 /// What every handler does first: it takes its time, and fails in each of the ways.
-async fn work<T: ponos::Task>(cx: &TaskCx<T>, what: &str, n: u64) -> Outcome {
+async fn work<T: Task>(cx: &TaskCx<T>, what: &str, n: u64) -> Outcome {
     let fate = fate(what, n, cx.attempt());
     cx.sleep(Duration::from_millis(fate * 7 % 200)).await;
     match fate {
@@ -174,7 +174,7 @@ fn post() -> Service<Post> {
 }
 
 /// The world of a seed.
-pub fn simulation(seed: u64) -> Simulation {
+pub(crate) fn simulation(seed: u64) -> Simulation {
     let faults = if seed % 10 == 0 { Faults::none(seed) } else { Faults::swarm(seed) };
     let (banks, shops) = (1 + seed as usize % 3, 1 + seed as usize / 3 % 2);
     Simulation::seeded(seed)
@@ -199,7 +199,7 @@ pub fn simulation(seed: u64) -> Simulation {
 }
 
 /// Handlers panic on purpose, by the thousand.
-pub fn panics_are_quiet() {
+pub(crate) fn panics_are_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();

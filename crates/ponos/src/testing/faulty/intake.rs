@@ -60,8 +60,7 @@ impl FaultyIntake {
         }
         for mut delivery in fetched {
             let id = delivery.envelope.id;
-            delivery.losses +=
-                world.holds(self.number, &self.process.name, delivery.tag, &delivery.queue, id);
+            world.holds(self.number, &self.process.name, &mut delivery);
             if self.process.rolls(Fault::DeliveryDelayed, Some(id)) {
                 let late = world.clock.sleep(world.within(LATE));
                 self.late.push((delivery, late));

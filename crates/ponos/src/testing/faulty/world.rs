@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use ponos_core::broker::{Broker, DeliveryTag, Destination, Outgoing, Published, Subscription};
+use ponos_core::broker::{Broker, Delivery, DeliveryTag, Destination, Outgoing, Published, Subscription};
+use ponos_core::envelope::Envelope;
 use ponos_core::id::MessageId;
 use ponos_core::name::{EventName, QueueName};
 use ponos_core::policy::Moment;
@@ -35,6 +36,10 @@ struct State {
     intakes: BTreeMap<u64, Open>,
     next_intake: u64,
     held: HashMap<DeliveryTag, Held>,
+    /// Which delivery an envelope in memory belongs to: each is given one of its own.
+    given: HashMap<usize, (Weak<Envelope>, DeliveryTag)>,
+    /// How many of them there may be before those that nobody has any more are forgotten.
+    given_limit: usize,
     bound: BTreeMap<EventName, BTreeSet<QueueName>>,
     /// How often processes died with a message since it was last told to come again.
     losses: HashMap<(QueueName, MessageId), u32>,
@@ -75,6 +80,8 @@ impl World {
             intakes: BTreeMap::new(),
             next_intake: 0,
             held: HashMap::new(),
+            given: HashMap::new(),
+            given_limit: 1000,
             bound: BTreeMap::new(),
             losses: HashMap::new(),
             sent: HashMap::new(),
@@ -220,12 +227,25 @@ impl World {
         self.state().intakes.contains_key(&intake)
     }
 
-    /// A process holds a delivery from now on; how often the message was lost besides what its broker knows.
-    pub(super) fn holds(&self, intake: u64, process: &Arc<str>, tag: DeliveryTag, queue: &QueueName, id: MessageId) -> u32 {
+    /// A process holds a delivery from now on. It is given an envelope of its own, and told how often the message was
+    /// lost besides what its broker knows.
+    pub(super) fn holds(&self, intake: u64, process: &Arc<str>, delivery: &mut Delivery) {
+        let (queue, id) = (delivery.queue.clone(), delivery.envelope.id);
+        delivery.envelope = Arc::new((*delivery.envelope).clone());
         let mut state = self.state();
-        let held = Held { intake, process: Arc::clone(process), queue: queue.clone(), id };
-        state.held.insert(tag, held);
-        state.losses.get(&(queue.clone(), id)).copied().unwrap_or(0)
+        delivery.losses += state.losses.get(&(queue.clone(), id)).copied().unwrap_or(0);
+        let given = (Arc::downgrade(&delivery.envelope), delivery.tag);
+        state.given.insert(Arc::as_ptr(&delivery.envelope).addr(), given);
+        if state.given.len() > state.given_limit {
+            state.given.retain(|_, (envelope, _)| envelope.strong_count() > 0);
+            state.given_limit = 1000.max(2 * state.given.len());
+        }
+        state.held.insert(delivery.tag, Held { intake, process: Arc::clone(process), queue, id });
+    }
+
+    /// The delivery that an envelope belongs to.
+    pub(in super::super) fn tag_of(&self, envelope: &Arc<Envelope>) -> Option<DeliveryTag> {
+        self.state().given.get(&Arc::as_ptr(envelope).addr()).map(|(_, tag)| *tag)
     }
 
     pub(super) fn is_held(&self, tag: DeliveryTag) -> bool {
@@ -280,9 +300,10 @@ impl World {
             state.held.iter().filter(|(_, held)| held.intake == intake).map(|(tag, _)| *tag).collect();
         held.sort_by_key(|tag| (tag.subscription, tag.number, tag.fence));
         let mut returned = Vec::new();
+        let mut lost = BTreeSet::new();
         for tag in held {
             let Some(Held { process, queue, id, .. }) = state.held.remove(&tag) else { continue };
-            if !handed_back {
+            if !handed_back && lost.insert((queue.clone(), id)) {
                 *state.losses.entry((queue.clone(), id)).or_default() += 1;
             }
             state.sent.remove(&tag);

@@ -113,8 +113,6 @@ struct Checker {
     violations: Vec<Violation>,
     jobs: BTreeMap<Key, Job>,
     works: HashMap<DeliveryTag, Work>,
-    /// The deliveries of a message to a process, in order.
-    deliveries: HashMap<(Arc<str>, Key), Vec<DeliveryTag>>,
     served: HashMap<QueueName, Served>,
     running: HashMap<(Arc<str>, QueueName), u32>,
     tids: HashMap<MessageId, Tid>,
@@ -173,14 +171,15 @@ impl Checker {
                     copies: 0,
                     returned: false,
                 };
-                let mine = (Arc::clone(process), work.key.clone());
-                self.deliveries.entry(mine).or_default().push(*tag);
                 self.works.insert(*tag, work);
             }
-            Happened::Runs { queue, id, phase, attempt } => self.runs(entry, queue, *id, *phase, *attempt),
-            Happened::Ran { queue, id, phase, attempt, end } => {
-                self.ran(entry, (queue.clone(), *id), (*phase, *attempt), end);
+            Happened::Runs { tag, queue, id, phase, attempt } => {
+                if let Some(work) = self.works.get_mut(tag) {
+                    work.ran = true;
+                }
+                self.runs(entry, queue, *id, *phase, *attempt);
             }
+            Happened::Ran { tag, end, .. } => self.ran(entry, *tag, end),
             Happened::Settles { tag, id, ruling, .. } => self.settles(*tag, *id, *ruling),
             Happened::Settled { tag, id, ruling, held, .. } => {
                 if !held {
@@ -264,25 +263,9 @@ impl Checker {
         }
     }
 
-    /// The delivery of a message that a process runs, or is about to.
-    fn work(&mut self, process: &Arc<str>, key: &Key, run: (Phase, u32), running: bool) -> Option<&mut Work> {
-        let mine = self.deliveries.get(&(Arc::clone(process), key.clone()))?;
-        let wanted = |tag: &&DeliveryTag| {
-            let work = self.works.get(tag);
-            work.is_some_and(|work| {
-                (work.phase, work.attempt) == run && work.ran == running && work.end.is_none()
-            })
-        };
-        let tag = *mine.iter().find(wanted)?;
-        self.works.get_mut(&tag)
-    }
-
     fn runs(&mut self, entry: &Entry, queue: &QueueName, id: MessageId, phase: Phase, attempt: u32) {
         let key = (queue.clone(), id);
         let recovers = phase == Phase::Recover;
-        if let Some(work) = self.work(&entry.process, &key, (phase, attempt), false) {
-            work.ran = true;
-        }
         let job = self.jobs.entry(key.clone()).or_default();
         *job.runs.entry((recovers, attempt)).or_default() += 1;
         job.ran_after_giving_up |= job.gave_up && !recovers;
@@ -311,12 +294,13 @@ impl Checker {
         self.jobs.get(&(queue.clone(), id)).is_some_and(|job| job.excused() > 0)
     }
 
-    fn ran(&mut self, entry: &Entry, key: Key, (phase, attempt): (Phase, u32), end: &RunEnd) {
+    fn ran(&mut self, entry: &Entry, tag: DeliveryTag, end: &RunEnd) {
+        let Some(work) = self.works.get_mut(&tag) else { return };
+        let (key, phase, attempt) = (work.key.clone(), work.phase, work.attempt);
+        work.end = Some((end.clone(), entry.at));
         if let Some(running) = self.running.get_mut(&(Arc::clone(&entry.process), key.0.clone())) {
             *running = running.saturating_sub(1);
         }
-        let Some(work) = self.work(&entry.process, &key, (phase, attempt), true) else { return };
-        work.end = Some((end.clone(), entry.at));
         let asked = match end {
             RunEnd::Failed(asked) | RunEnd::Cut(asked) => Some((*asked, attempt + 1)),
             RunEnd::Snoozed(asked) => Some((*asked, attempt)),
