@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "testing")]
 use self::virtual_time::{VirtualClock, VirtualSleep};
+#[cfg(feature = "testing")]
+use crate::testing::process::Process;
 
 /// Where the worker takes its time from.
 #[derive(Debug, Clone)]
@@ -25,6 +27,9 @@ pub(crate) struct Clock {
     time: Time,
     /// Chance: jitter, ids. Behind a lock because handlers draw ids too; it is held for some nanoseconds.
     random: Arc<Mutex<fastrand::Rng>>,
+    /// The process of a simulation that its tasks live and die with.
+    #[cfg(feature = "testing")]
+    process: Option<Arc<Process>>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,13 +42,31 @@ enum Time {
 impl Clock {
     /// The machine's clock.
     pub(crate) fn real() -> Self {
-        Self { time: Time::Real(Instant::now()), random: Arc::new(Mutex::new(fastrand::Rng::new())) }
+        Self {
+            time: Time::Real(Instant::now()),
+            random: Arc::new(Mutex::new(fastrand::Rng::new())),
+            #[cfg(feature = "testing")]
+            process: None,
+        }
     }
 
     /// A clock that a test moves.
     #[cfg(feature = "testing")]
     pub(crate) fn simulated(clock: Arc<VirtualClock>, seed: u64) -> Self {
-        Self { time: Time::Virtual(clock), random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))) }
+        let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
+        Self { time: Time::Virtual(clock), random, process: None }
+    }
+
+    /// The same clock for one process of a simulation.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of(&self, process: Arc<Process>) -> Self {
+        Self { process: Some(process), ..self.clone() }
+    }
+
+    /// The process of a simulation that this is the clock of.
+    #[cfg(feature = "testing")]
+    pub(crate) fn process(&self) -> Option<&Arc<Process>> {
+        self.process.as_ref()
     }
 
     /// Whether it is the machine's.
@@ -156,7 +179,10 @@ impl Clock {
         match &self.time {
             Time::Real(_) => tokio::spawn(future),
             #[cfg(feature = "testing")]
-            Time::Virtual(clock) => tokio::spawn(clock.track(future)),
+            Time::Virtual(clock) => {
+                let dead = self.process.as_ref().map(|process| process.dead());
+                tokio::spawn(clock.track(dead, future))
+            }
         }
     }
 }

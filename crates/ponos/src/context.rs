@@ -181,6 +181,13 @@ impl Job {
         self.effects().take().map(|effects| effects.messages).unwrap_or_default()
     }
 
+    /// The messages that the attempt has published so far.
+    #[cfg(feature = "testing")]
+    pub(crate) fn effect_ids(&self) -> Vec<MessageId> {
+        let effects = self.effects();
+        effects.iter().flat_map(|effects| &effects.messages).map(|message| message.envelope.id).collect()
+    }
+
     /// Buffers a message that inherits the job's transaction and causation.
     pub(crate) fn buffer(&self, to: Destination, name: MessageName, body: Bytes) -> Result<(), Ended> {
         let mut guard = self.effects();

@@ -41,7 +41,17 @@
 //! channel counts as waiting for something outside, and the clock stands still until it goes on.
 
 pub mod conformance;
+mod faults;
+mod faulty;
+pub mod history;
 mod manual_clock;
+pub(crate) mod process;
+pub mod simulation;
+
+pub use faults::{Fault, Faults};
+pub use faulty::FaultyBroker;
+pub use history::History;
+pub use simulation::Simulation;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use ponos_core::policy::Moment;
 use tokio::sync::Notify;
 
 /// Where virtual wall time starts: 2026-01-01T00:00:00Z.
-const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// The clock of a test.
 #[derive(Debug, Default)]
@@ -42,6 +43,10 @@ struct State {
     /// Handlers that wait for something that is no timer of this clock, by a number of their own.
     outside: BTreeMap<u64, String>,
     next_handler: u64,
+    next_task: u64,
+    /// Tasks that were woken and wait until they are let on, one at a time, by their numbers: so the order does not
+    /// depend on who woke them, which the runtime draws at random in places. `None` lets the runtime order them.
+    ready: Option<BTreeMap<u64, Option<Waker>>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +88,46 @@ impl VirtualClock {
 
     pub(crate) fn sleep_until(self: &Arc<Self>, deadline: Moment, background: bool) -> VirtualSleep {
         VirtualSleep { clock: Arc::clone(self), deadline, background, key: None }
+    }
+
+    /// A clock under which tasks go on only when [`step`](Self::step) lets them.
+    pub(crate) fn stepping() -> Self {
+        Self { state: Mutex::new(State { ready: Some(BTreeMap::new()), ..State::default() }), ..Self::default() }
+    }
+
+    /// Whether a task is being polled or about to be, those apart that wait to be let on.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.active > state.ready.as_ref().map_or(0, BTreeMap::len)
+    }
+
+    /// Lets one of the tasks go on that were woken, by `choose` of so many; `false` when there is none.
+    pub(crate) fn step(&self, choose: impl FnOnce(usize) -> usize) -> bool {
+        let waker = {
+            let mut state = self.state();
+            let Some(ready) = state.ready.as_mut().filter(|ready| !ready.is_empty()) else { return false };
+            let chosen = choose(ready.len());
+            let task = ready.keys().nth(chosen).copied();
+            task.and_then(|task| ready.remove(&task)).flatten()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Wakes a task, or lets it wait for its turn.
+    fn schedule(&self, task: u64, waker: Option<Waker>) {
+        {
+            let mut state = self.state();
+            if let Some(ready) = &mut state.ready {
+                ready.insert(task, waker);
+                return;
+            }
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// What the clock is waiting for.
@@ -139,6 +184,13 @@ impl VirtualClock {
         state.epoch += 1;
     }
 
+    /// A task that was woken will not go on.
+    fn withdraw(&self, task: u64) {
+        let waiting = self.state().ready.as_mut().and_then(|ready| ready.remove(&task));
+        drop(waiting);
+        self.leave();
+    }
+
     fn leave(&self) {
         let mut state = self.state();
         state.active -= 1;
@@ -148,13 +200,25 @@ impl VirtualClock {
     }
 
     /// Wraps a task so that the clock knows whether it is active.
-    pub(crate) fn track(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) -> Tracked {
+    ///
+    /// Once its process is `dead` it goes away instead of going on.
+    pub(crate) fn track(
+        self: &Arc<Self>,
+        dead: Option<Arc<AtomicBool>>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Tracked {
         self.enter();
+        let task = {
+            let mut state = self.state();
+            state.next_task += 1;
+            state.next_task
+        };
         let wake = TrackedWaker {
             clock: Arc::clone(self),
+            task,
             inner: Mutex::new(Wakeful { scheduled: true, done: false, waker: None }),
         };
-        Tracked { future: Some(Box::pin(future)), waker: Arc::new(wake) }
+        Tracked { future: Some(Box::pin(future)), waker: Arc::new(wake), dead }
     }
 
     /// Wraps a handler so that the clock knows what it waits for.
@@ -244,10 +308,13 @@ impl Drop for VirtualSleep {
 pub(crate) struct Tracked {
     future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     waker: Arc<TrackedWaker>,
+    dead: Option<Arc<AtomicBool>>,
 }
 
 struct TrackedWaker {
     clock: Arc<VirtualClock>,
+    /// Its number among the tasks of this clock.
+    task: u64,
     inner: Mutex<Wakeful>,
 }
 
@@ -268,7 +335,7 @@ impl TrackedWaker {
     fn finish(&self) {
         let mut inner = self.inner();
         if !std::mem::replace(&mut inner.done, true) && std::mem::take(&mut inner.scheduled) {
-            self.clock.leave();
+            self.clock.withdraw(self.task);
         }
     }
 }
@@ -287,9 +354,7 @@ impl Wake for TrackedWaker {
             self.clock.enter();
             inner.waker.clone()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.clock.schedule(self.task, waker);
     }
 }
 
@@ -304,6 +369,9 @@ impl Future for Tracked {
             if !std::mem::take(&mut inner.scheduled) {
                 self.waker.clock.enter();
             }
+        }
+        if self.dead.as_ref().is_some_and(|dead| dead.load(Ordering::Relaxed)) {
+            self.future = None;
         }
         let waker = Waker::from(Arc::clone(&self.waker));
         let poll = match &mut self.future {

@@ -21,6 +21,16 @@ pub(super) struct Queue {
 
 pub(super) type BoundHealth = Arc<dyn Fn() -> ponos_core::broker::BoxFuture<'static, bool> + Send + Sync>;
 
+#[cfg(feature = "testing")]
+impl Queue {
+    /// The same queue, whose runs are seen by the process of a simulation.
+    pub(super) fn watched(self, process: &Arc<crate::testing::process::Process>) -> Self {
+        let Self { queue, policy, run, recover, health } = self;
+        let (run, recover) = crate::testing::process::watched(process, &queue, &policy, run, recover);
+        Self { queue, policy, run, recover, health }
+    }
+}
+
 pub(super) fn bind<A: App>(
     service: &Service<A>,
     state: &Arc<A::State>,

@@ -112,6 +112,11 @@ pub(crate) async fn start<A: App>(
     let queues = bind(&service, &Arc::new(state), &npm, &mut problems);
     check_queues(&queues, &topology.prototypes, &mut problems);
     check_dependencies(&service.dependencies, &queues, &mut problems);
+    #[cfg(feature = "testing")]
+    let queues = match clock.process() {
+        Some(process) => queues.into_iter().map(|queue| queue.watched(process)).collect(),
+        None => queues,
+    };
     let limit_store = service.limit_store(&clock).unwrap_or_else(|problem| {
         problems.push(problem);
         LimitStore::default()

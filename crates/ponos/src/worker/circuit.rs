@@ -179,6 +179,7 @@ impl Circuit {
             match state {
                 BreakerState::Open { until } => {
                     tokio::select! {
+                        biased;
                         () = self.wait_open(until) => {}
                         // It was reset meanwhile.
                         _ = mode.wait_for(|mode| !matches!(mode, BreakerState::Open { .. })) => {}

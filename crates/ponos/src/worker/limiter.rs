@@ -218,6 +218,7 @@ impl Limiter {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = clock.background_sleep(REFRESH) => {}
                 _ = holds.wait_for(|holds| holds.rate.is_some() && !holds.known) => {}
             }
