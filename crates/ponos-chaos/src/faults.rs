@@ -1,0 +1,5 @@
+//! Faults below a process.
+
+pub mod disk;
+pub mod shim;
+pub mod trace;

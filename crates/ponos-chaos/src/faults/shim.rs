@@ -1,0 +1,104 @@
+//! The library between a child process and its C library: `shim/shim.c`, built when it is needed.
+//!
+//! It sees what a process does to one directory, can take the disk's space away, and can set the wall clock wrong.
+//! It is C and not Rust because it stands in for functions of the C library, and no Rust here is unsafe.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const SOURCE: &str = include_str!("../../shim/shim.c");
+
+/// A built shim with its controls, in a directory of its own.
+#[derive(Debug)]
+pub struct Shim {
+    library: PathBuf,
+    watched: PathBuf,
+    trace: Option<PathBuf>,
+    full: PathBuf,
+    clock: PathBuf,
+}
+
+impl Shim {
+    /// Builds it in `directory`, to watch `watched`. Both must exist, and the first must not lie below the second.
+    ///
+    /// # Errors
+    ///
+    /// Without a C compiler `cc`, which building SQLite needs too; or when a file cannot be written.
+    pub fn build(directory: &Path, watched: &Path) -> io::Result<Self> {
+        let directory = fs::canonicalize(directory)?;
+        let source = directory.join("shim.c");
+        let library = directory.join("shim.so");
+        fs::write(&source, SOURCE)?;
+        let built = Command::new("cc")
+            .args(["-O2", "-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .arg("-ldl")
+            .output()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("no C compiler `cc` for the shim: {error}"))
+            })?;
+        if !built.status.success() {
+            let said = String::from_utf8_lossy(&built.stderr).into_owned();
+            return Err(io::Error::other(format!("the shim was not built: {said}")));
+        }
+        let clock = directory.join("clock");
+        fs::write(&clock, 0_i64.to_ne_bytes())?;
+        let full = directory.join("full");
+        Ok(Self { library, watched: fs::canonicalize(watched)?, trace: None, full, clock })
+    }
+
+    /// From now on children append what they do to this file, which must not be below the watched directory.
+    #[must_use]
+    pub fn traced(mut self, trace: &Path) -> Self {
+        self.trace = Some(trace.to_owned());
+        self
+    }
+
+    /// Puts the shim under a process that is about to start.
+    pub fn wrap<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some(trace) = &self.trace {
+            command.env("PONOS_SHIM_TRACE", trace);
+        }
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("PONOS_SHIM_DIR", &self.watched)
+            .env("PONOS_SHIM_FULL", &self.full)
+            .env("PONOS_SHIM_CLOCK", &self.clock)
+    }
+
+    /// Takes the disk's space away, or gives it back.
+    ///
+    /// # Errors
+    ///
+    /// When the flag cannot be written.
+    pub fn set_full(&self, full: bool) -> io::Result<()> {
+        if full { fs::write(&self.full, "") } else { fs::remove_file(&self.full) }
+    }
+
+    /// Sets the wall clock of the children ahead of the machine's.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn clock_ahead(&self, by: Duration) -> io::Result<()> {
+        self.set_clock(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// Sets the wall clock of the children behind the machine's.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn clock_behind(&self, by: Duration) -> io::Result<()> {
+        self.set_clock(-i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// In one write over what is there: children have it mapped.
+    fn set_clock(&self, nanos: i64) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(&self.clock)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &nanos.to_ne_bytes(), 0)
+    }
+}

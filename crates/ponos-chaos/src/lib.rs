@@ -1,0 +1,3 @@
+//! Faults for Ponos, and whether it stood them.
+
+pub mod faults;
