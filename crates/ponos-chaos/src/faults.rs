@@ -1,5 +1,5 @@
 //! Faults below a process.
 
-pub mod disk;
-pub mod shim;
-pub mod trace;
+pub(crate) mod disk;
+pub(crate) mod shim;
+pub(crate) mod trace;

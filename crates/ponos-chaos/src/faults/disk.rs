@@ -22,7 +22,7 @@ const PAGE: u64 = 4096;
 
 /// Whether the disk does what a sync asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syncs {
+pub(crate) enum Syncs {
     /// What was synced is safe.
     Kept,
     /// A disk that lies, or a program that never syncs: nothing is ever safe. For proving that a check can fail.
@@ -31,7 +31,7 @@ pub enum Syncs {
 
 /// The state of a disk while a trace is played.
 #[derive(Debug)]
-pub struct Disk<'t> {
+pub(crate) struct Disk<'t> {
     trace: &'t Trace,
     syncs: Syncs,
     /// How many changes were played.
@@ -88,28 +88,25 @@ enum Synced {
 
 /// What a power cut left: a directory's content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     directories: Vec<String>,
     files: BTreeMap<String, Vec<u8>>,
     /// How many writes, resizes and changes of names were not safe at the cut.
-    pub at_risk: usize,
+    pub(crate) at_risk: usize,
     /// How many of them did not arrive, or not whole.
-    pub harmed: usize,
+    pub(crate) harmed: usize,
 }
 
 impl Image {
     /// The content of a file.
     #[must_use]
-    pub fn file(&self, path: &str) -> Option<&[u8]> {
+    pub(crate) fn file(&self, path: &str) -> Option<&[u8]> {
         self.files.get(path).map(Vec::as_slice)
     }
 
     /// Puts it into an empty directory.
     ///
-    /// # Errors
-    ///
-    /// When something cannot be written.
-    pub fn write_to(&self, directory: &Path) -> io::Result<()> {
+    pub(crate) fn write_to(&self, directory: &Path) -> io::Result<()> {
         for path in &self.directories {
             fs::create_dir(directory.join(path))?;
         }
@@ -120,7 +117,7 @@ impl Image {
 impl<'t> Disk<'t> {
     /// An empty disk, at the beginning of the trace.
     #[must_use]
-    pub fn new(trace: &'t Trace, syncs: Syncs) -> Self {
+    pub(crate) fn new(trace: &'t Trace, syncs: Syncs) -> Self {
         Self {
             trace,
             syncs,
@@ -136,7 +133,7 @@ impl<'t> Disk<'t> {
 
     /// A disk that holds, safely, what an earlier cut left: the trace is of processes that began with it.
     #[must_use]
-    pub fn with(image: &Image, trace: &'t Trace, syncs: Syncs) -> Self {
+    pub(crate) fn with(image: &Image, trace: &'t Trace, syncs: Syncs) -> Self {
         let mut disk = Self::new(trace, syncs);
         for path in &image.directories {
             disk.safe.insert(path.clone(), Node::Directory);
@@ -151,7 +148,7 @@ impl<'t> Disk<'t> {
     }
 
     /// Plays on until so many changes of the trace have happened.
-    pub fn play_to(&mut self, changes: usize) {
+    pub(crate) fn play_to(&mut self, changes: usize) {
         let trace = self.trace;
         for change in &trace.changes()[self.played..changes] {
             self.play(change);
@@ -255,7 +252,7 @@ impl<'t> Disk<'t> {
 
     /// One of the many states in which the disk may be if the power is cut now.
     #[must_use]
-    pub fn cut(&self, rng: &mut Rng) -> Image {
+    pub(crate) fn cut(&self, rng: &mut Rng) -> Image {
         let mut image = Image { at_risk: self.renames.len(), ..Image::default() };
         let names = self.names_after(rng, &mut image.harmed);
         for (path, node) in &names {

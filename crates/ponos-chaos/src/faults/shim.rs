@@ -13,7 +13,7 @@ const SOURCE: &str = include_str!("../../shim/shim.c");
 
 /// A built shim with its controls, in a directory of its own.
 #[derive(Debug)]
-pub struct Shim {
+pub(crate) struct Shim {
     library: PathBuf,
     watched: PathBuf,
     trace: Option<PathBuf>,
@@ -23,11 +23,7 @@ pub struct Shim {
 
 impl Shim {
     /// Builds it in `directory`, to watch `watched`. Both must exist, and the first must not lie below the second.
-    ///
-    /// # Errors
-    ///
-    /// Without a C compiler `cc`, which building SQLite needs too; or when a file cannot be written.
-    pub fn build(directory: &Path, watched: &Path) -> io::Result<Self> {
+    pub(crate) fn build(directory: &Path, watched: &Path) -> io::Result<Self> {
         let directory = fs::canonicalize(directory)?;
         let source = directory.join("shim.c");
         let library = directory.join("shim.so");
@@ -52,13 +48,13 @@ impl Shim {
 
     /// From now on children append what they do to this file, which must not be below the watched directory.
     #[must_use]
-    pub fn traced(mut self, trace: &Path) -> Self {
+    pub(crate) fn traced(mut self, trace: &Path) -> Self {
         self.trace = Some(trace.to_owned());
         self
     }
 
     /// Puts the shim under a process that is about to start.
-    pub fn wrap<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(crate) fn wrap<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         if let Some(trace) = &self.trace {
             command.env("PONOS_SHIM_TRACE", trace);
         }
@@ -70,29 +66,17 @@ impl Shim {
     }
 
     /// Takes the disk's space away, or gives it back.
-    ///
-    /// # Errors
-    ///
-    /// When the flag cannot be written.
-    pub fn set_full(&self, full: bool) -> io::Result<()> {
+    pub(crate) fn set_full(&self, full: bool) -> io::Result<()> {
         if full { fs::write(&self.full, "") } else { fs::remove_file(&self.full) }
     }
 
     /// Sets the wall clock of the children ahead of the machine's.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written.
-    pub fn clock_ahead(&self, by: Duration) -> io::Result<()> {
+    pub(crate) fn clock_ahead(&self, by: Duration) -> io::Result<()> {
         self.set_clock(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
     }
 
     /// Sets the wall clock of the children behind the machine's.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written.
-    pub fn clock_behind(&self, by: Duration) -> io::Result<()> {
+    pub(crate) fn clock_behind(&self, by: Duration) -> io::Result<()> {
         self.set_clock(-i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
     }
 

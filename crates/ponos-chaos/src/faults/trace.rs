@@ -10,7 +10,7 @@ const HEADER: usize = 32;
 
 /// One change below the directory. Files go by the number of their inode, which is used again once a file is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A file was made.
     Create {
         /// Its path below the directory.
@@ -80,7 +80,7 @@ pub enum Change {
 
 /// A whole trace in memory.
 #[derive(Debug, Clone, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     bytes: Vec<u8>,
     changes: Vec<Change>,
 }
@@ -88,10 +88,7 @@ pub struct Trace {
 impl Trace {
     /// Reads a trace that is no longer written to.
     ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, or is no trace.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         Self::parse(fs::read(path)?)
     }
 
@@ -113,13 +110,31 @@ impl Trace {
 
     /// The changes, in order.
     #[must_use]
-    pub fn changes(&self) -> &[Change] {
+    pub(crate) fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Takes one file out of the trace: what is left, and each write to it, with the number of changes before it.
+    #[must_use]
+    pub(crate) fn without(mut self, name: &str) -> (Self, Vec<(usize, Vec<u8>)>) {
+        let mut writes = Vec::new();
+        let mut left = Vec::with_capacity(self.changes.len());
+        for change in std::mem::take(&mut self.changes) {
+            match &change {
+                Change::Write { path, data, .. } if path == name => {
+                    writes.push((left.len(), self.bytes[data.clone()].to_vec()));
+                }
+                Change::Create { path, .. } if path == name => {}
+                _ => left.push(change),
+            }
+        }
+        self.changes = left;
+        (self, writes)
     }
 
     /// The bytes of a write.
     #[must_use]
-    pub fn data(&self, data: &Range<usize>) -> &[u8] {
+    pub(crate) fn data(&self, data: &Range<usize>) -> &[u8] {
         &self.bytes[data.clone()]
     }
 }

@@ -1,3 +1,0 @@
-//! Faults for Ponos, and whether it stood them.
-
-pub mod faults;

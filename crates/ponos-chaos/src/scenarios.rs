@@ -1,0 +1,3 @@
+//! What is done to a system.
+
+pub(crate) mod power_cut;
