@@ -99,7 +99,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// The content of a file.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn file(&self, path: &str) -> Option<&[u8]> {
         self.files.get(path).map(Vec::as_slice)
     }

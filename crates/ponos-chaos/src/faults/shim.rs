@@ -53,16 +53,17 @@ impl Shim {
         self
     }
 
-    /// Puts the shim under a process that is about to start.
-    pub(crate) fn wrap<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        if let Some(trace) = &self.trace {
-            command.env("PONOS_SHIM_TRACE", trace);
-        }
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("PONOS_SHIM_DIR", &self.watched)
-            .env("PONOS_SHIM_FULL", &self.full)
-            .env("PONOS_SHIM_CLOCK", &self.clock)
+    /// The environment that puts the shim under a process.
+    pub(crate) fn env(&self) -> Vec<(String, String)> {
+        let set = |name: &str, path: &Path| (name.to_owned(), path.display().to_string());
+        let mut env = vec![
+            set("LD_PRELOAD", &self.library),
+            set("PONOS_SHIM_DIR", &self.watched),
+            set("PONOS_SHIM_FULL", &self.full),
+            set("PONOS_SHIM_CLOCK", &self.clock),
+        ];
+        env.extend(self.trace.as_ref().map(|trace| set("PONOS_SHIM_TRACE", trace)));
+        env
     }
 
     /// Takes the disk's space away, or gives it back.

@@ -9,11 +9,11 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 
 /// The file of marks.
-pub(crate) const FILE: &str = "marks";
+pub(super) const FILE: &str = "marks";
 
 /// How far a job has come, in the order in which it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum State {
+pub(super) enum State {
     /// Not published.
     Absent,
     /// In its queue, for this attempt.
@@ -26,7 +26,7 @@ pub(crate) enum State {
 
 /// One line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(super) enum Mark {
     /// It is about to be published.
     Publish(u32),
     /// Its publish was confirmed.
@@ -92,27 +92,27 @@ impl FromStr for State {
 
 /// What is known of a job: it is at least here, or it is there already if what was asked for last has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Promise {
-    pub(crate) sure: State,
-    pub(crate) perhaps: Option<State>,
+pub(super) struct Promise {
+    pub(super) sure: State,
+    pub(super) perhaps: Option<State>,
 }
 
 impl Promise {
     /// Whether a power cut may leave it so.
-    pub(crate) fn allows(&self, state: State) -> bool {
+    pub(super) fn allows(&self, state: State) -> bool {
         state == self.sure || self.perhaps == Some(state)
     }
 }
 
 /// What is promised of every job, at one moment.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Promises {
+pub(super) struct Promises {
     jobs: BTreeMap<u32, Promise>,
 }
 
 impl Promises {
     /// Takes the next mark into account. A job is asked for again only after what was asked before had happened, or had not.
-    pub(crate) fn mark(&mut self, mark: Mark) {
+    pub(super) fn mark(&mut self, mark: Mark) {
         let (Mark::Publish(job) | Mark::Confirmed(job) | Mark::Settle(job, ..) | Mark::Settled(job, _)) =
             mark;
         let promise = self.jobs.entry(job).or_insert(Promise { sure: State::Absent, perhaps: None });
@@ -129,16 +129,16 @@ impl Promises {
         }
     }
 
-    pub(crate) fn of(&self, job: u32) -> Promise {
+    pub(super) fn of(&self, job: u32) -> Promise {
         self.jobs.get(&job).copied().unwrap_or(Promise { sure: State::Absent, perhaps: None })
     }
 
-    pub(crate) fn jobs(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn jobs(&self) -> impl Iterator<Item = u32> {
         self.jobs.keys().copied()
     }
 
     /// How many jobs had their publish, or a settlement, confirmed.
-    pub(crate) fn confirmed(&self) -> usize {
+    pub(super) fn confirmed(&self) -> usize {
         self.jobs.values().filter(|promise| promise.sure > State::Absent).count()
     }
 }

@@ -20,27 +20,25 @@ const ALL: usize = 1_000_000;
 /// How long the jobs of a broker may take to come, those of the process included whose power was cut.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What was wrong with what a cut left.
+/// What is wrong with what a cut left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Verdicts {
+pub(super) struct Recovered {
     /// Jobs that were confirmed and are not there, or are as they were before something that was confirmed.
-    pub(crate) lost: BTreeSet<u32>,
+    pub(super) lost: BTreeSet<u32>,
     /// The same or half of something twice, something that was never published, a database that is not whole.
-    pub(crate) damage: Vec<String>,
-    /// How many jobs were found.
-    pub(crate) found: usize,
+    pub(super) damage: Vec<String>,
 }
 
 /// Opens the broker in `dir` and compares every job with its promise; with `drain`, takes every job too.
-pub(crate) async fn compare(dir: &Path, promises: &Promises, drain: bool) -> Verdicts {
-    let mut verdicts = Verdicts::default();
-    if let Err(error) = look(dir, promises, drain, &mut verdicts).await {
-        verdicts.damage.push(format!("{error:#}"));
+pub(super) async fn compare(dir: &Path, promises: &Promises, drain: bool) -> Recovered {
+    let mut recovered = Recovered::default();
+    if let Err(error) = look(dir, promises, drain, &mut recovered).await {
+        recovered.damage.push(format!("{error:#}"));
     }
-    verdicts
+    recovered
 }
 
-async fn look(dir: &Path, promises: &Promises, drain: bool, verdicts: &mut Verdicts) -> anyhow::Result<()> {
+async fn look(dir: &Path, promises: &Promises, drain: bool, recovered: &mut Recovered) -> anyhow::Result<()> {
     let file = dir.join(work::DATABASE);
     let options = SqliteOptions::new().lease(Duration::from_millis(100));
     let opened = {
@@ -50,13 +48,13 @@ async fn look(dir: &Path, promises: &Promises, drain: bool, verdicts: &mut Verdi
     let broker = opened.context("the broker does not open its file")?;
     for file in [file.clone(), dir.join(format!("{}.journal", work::DATABASE))] {
         let check = tokio::task::spawn_blocking(move || integrity(&file)).await?;
-        verdicts.damage.extend(check?);
+        recovered.damage.extend(check?);
     }
     broker.declare(&work::topology()).await.context("the broker does not declare")?;
     let found = Found::by(&broker).await?;
-    found.compare(promises, verdicts);
+    found.compare(promises, recovered);
     if drain {
-        found.drain(&broker, verdicts).await?;
+        found.drain(&broker, recovered).await?;
     }
     broker.close().await.context("the broker does not close")
 }
@@ -102,7 +100,7 @@ impl Found {
         }
     }
 
-    fn compare(&self, promises: &Promises, verdicts: &mut Verdicts) {
+    fn compare(&self, promises: &Promises, recovered: &mut Recovered) {
         let mut all: BTreeSet<u32> = promises.jobs().collect();
         for found in [&self.jobs, &self.failed, &self.heard[0], &self.heard[1]] {
             all.extend(found.keys());
@@ -110,31 +108,31 @@ impl Found {
         for job in all {
             let promise = promises.of(job);
             match self.state(job) {
-                Some(state) if promise.allows(state) => verdicts.found += usize::from(state != State::Absent),
+                Some(state) if promise.allows(state) => {}
                 Some(state) if state < promise.sure => {
-                    verdicts.lost.insert(job);
+                    recovered.lost.insert(job);
                 }
-                state => verdicts.damage.push(format!("job {job} is {state:?} and should be {promise:?}")),
+                state => recovered.damage.push(format!("job {job} is {state:?} and should be {promise:?}")),
             }
         }
     }
 
     /// Takes every job that was seen, once, and no other.
-    async fn drain(&self, broker: &SqliteBroker, verdicts: &mut Verdicts) -> anyhow::Result<()> {
+    async fn drain(&self, broker: &SqliteBroker, recovered: &mut Recovered) -> anyhow::Result<()> {
         let mut subscription = broker.subscribe(&work::jobs(), SubscribeOptions::prefetch(100)).await?;
         let mut left: BTreeSet<u32> = self.jobs.keys().copied().collect();
         let mut deliveries = Vec::new();
         while !left.is_empty() {
             let next = poll_fn(|cx| subscription.poll_next(cx, 100, &mut deliveries));
             let Ok(next) = tokio::time::timeout(PATIENCE, next).await else {
-                verdicts.damage.push(format!("{} jobs are there and do not come: {left:?}", left.len()));
+                recovered.damage.push(format!("{} jobs are there and do not come: {left:?}", left.len()));
                 return Ok(());
             };
             next?;
             for delivery in deliveries.drain(..) {
                 let job = work::number(&delivery.envelope)?;
                 if !left.remove(&job) {
-                    verdicts.damage.push(format!("job {job} came and was not seen, or came twice"));
+                    recovered.damage.push(format!("job {job} came and was not seen, or came twice"));
                 }
                 broker.settle(&delivery, Settlement::just(Verdict::Done)).await?;
             }

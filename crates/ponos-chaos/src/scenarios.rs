@@ -1,3 +1,0 @@
-//! What is done to a system.
-
-pub(crate) mod power_cut;
