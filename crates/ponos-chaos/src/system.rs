@@ -100,6 +100,8 @@ impl System {
     /// Workers and a publisher, and waits until they have done something.
     pub(crate) fn start_load(&mut self) -> anyhow::Result<()> {
         self.start_workers(self.figures.workers)?;
+        let workers = self.workers();
+        self.until("the workers", |book| workers.iter().all(|number| book.up.contains_key(number)))?;
         self.start_publisher()?;
         self.until("the first jobs", |book| book.ended > 0)
     }

@@ -18,6 +18,7 @@
 //! 5. What a scenario must show beside the invariants (a breaker that tripped, a time that was kept) is checked by its
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
+mod clock;
 mod r1;
 mod r3;
 mod r4;
@@ -37,7 +38,7 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] = &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO];
+pub(crate) const ALL: &[&Scenario] = &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO, &clock::SCENARIO];
 
 /// One way to try the system.
 #[derive(Debug)]

@@ -62,7 +62,7 @@ fn cut_the_power(system: &mut System) -> anyhow::Result<()> {
         syncs: Syncs::Kept,
     }))?;
     for _ in 0..found.cuts {
-        let fault = system.fault("power cut", Scope::All, "");
+        let fault = system.fault("power-cut", Scope::All, "");
         system.over(fault);
     }
     found.note(system, "full")?;

@@ -31,6 +31,20 @@ impl System {
         self.feed.close();
         self.note("the publishers' end", |system| system.fleet.await_publishers(ORDERLY));
         self.note("the rest of the jobs", |system| system.until("the rest", |book| book.unfinished == 0));
+        // A scenario without jobs has brokers of its own.
+        if !self.book().jobs.is_empty() {
+            self.look_into_queues()?;
+        }
+        self.note("the workers' end", |system| system.fleet.end_workers(ORDERLY));
+        let dir = self.dir();
+        let Self { ledger, mut fleet, feed, .. } = self;
+        drop((ledger, feed));
+        fleet.end_ledger()?;
+        Ok(dir)
+    }
+
+    /// Waits for empty queues, and writes down what is left in them, and the failed jobs.
+    fn look_into_queues(&mut self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (url, lease) = (self.site.url(), self.worker.lease);
         let broker = runtime.block_on(crate::role::connect(&url, lease))?;
@@ -45,13 +59,7 @@ impl System {
             Ok(())
         });
         runtime.block_on(broker.close())?;
-        drop(runtime);
-        self.note("the workers' end", |system| system.fleet.end_workers(ORDERLY));
-        let dir = self.dir();
-        let Self { ledger, mut fleet, feed, .. } = self;
-        drop((ledger, feed));
-        fleet.end_ledger()?;
-        Ok(dir)
+        Ok(())
     }
 
     /// What cannot be done is written down, for who looks into a failure.

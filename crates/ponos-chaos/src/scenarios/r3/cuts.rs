@@ -158,7 +158,8 @@ impl Found {
         image.write_to(&watched)?;
         let shim = Shim::build(run.path(), &watched)?.traced(&run.path().join("trace"));
         let mut command = role("power-again", &watched)?;
-        command.envs(shim.env());
+        let log = std::fs::File::create(run.path().join("log"))?;
+        command.envs(shim.env()).stdout(log.try_clone()?).stderr(log);
         let status = tokio::task::spawn_blocking(move || command.status()).await??;
         if !status.success() {
             bail!("a process that recovers ended with {status}");
