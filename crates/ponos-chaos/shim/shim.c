@@ -1,6 +1,7 @@
 // Faults below a process, by LD_PRELOAD. It is told by the environment what to do:
 //
 //   PONOS_SHIM_DIR    the directory that it watches, as an absolute path without links
+//   PONOS_SHIM_ONLY   if set, only files below it whose path begins so are watched
 //   PONOS_SHIM_TRACE  a file to which every change below the directory is appended, in order and with its data
 //   PONOS_SHIM_FULL   while this file exists, nothing below the directory can grow: ENOSPC
 //   PONOS_SHIM_CLOCK  a file of eight bytes: nanoseconds, signed, by which the wall clock is wrong
@@ -40,7 +41,7 @@ struct header {
 static char watched[PATH_MAX];
 static size_t watched_length;
 static int trace = -1;
-static const char *full;
+static const char *full, *only;
 static const int64_t *shift;
 static uint64_t syncs;
 static pthread_mutex_t one_thread = PTHREAD_MUTEX_INITIALIZER;
@@ -55,6 +56,7 @@ static void *real(const char *name) {
 __attribute__((constructor)) static void start(void) {
   const char *directory = getenv("PONOS_SHIM_DIR"), *clock = getenv("PONOS_SHIM_CLOCK"), *to = getenv("PONOS_SHIM_TRACE");
   full = getenv("PONOS_SHIM_FULL");
+  only = getenv("PONOS_SHIM_ONLY");
   if (directory && strlen(directory) < sizeof watched) {
     strcpy(watched, directory);
     watched_length = strlen(watched);
@@ -72,8 +74,10 @@ __attribute__((constructor)) static void start(void) {
 // Paths below the directory, relative to it; NULL for all others.
 static const char *below(const char *path) {
   if (!watched_length || strncmp(path, watched, watched_length)) return NULL;
-  if (path[watched_length] == 0) return "";
-  return path[watched_length] == '/' ? path + watched_length + 1 : NULL;
+  if (path[watched_length] == 0) return only ? NULL : "";
+  if (path[watched_length] != '/') return NULL;
+  path += watched_length + 1;
+  return only && strncmp(path, only, strlen(only)) ? NULL : path;
 }
 
 static const char *path_of(int fd, char *buffer) {

@@ -31,3 +31,13 @@ fn r3_no_confirmed_change_is_taken_back_when_the_power_is_cut() {
 fn r4_no_job_is_lost_when_workers_on_rabbitmq_are_killed() {
     short("r4", "rabbitmq");
 }
+
+#[test]
+fn r9_no_job_is_lost_when_the_disk_is_full() {
+    short("r9", "sqlite");
+}
+
+#[test]
+fn clock_no_job_is_early_late_or_twice_when_the_wall_clock_jumps() {
+    short("clock", "sqlite");
+}

@@ -16,6 +16,7 @@ const SOURCE: &str = include_str!("../../shim/shim.c");
 pub(crate) struct Shim {
     library: PathBuf,
     watched: PathBuf,
+    only: Option<String>,
     trace: Option<PathBuf>,
     full: PathBuf,
     clock: PathBuf,
@@ -43,7 +44,14 @@ impl Shim {
         let clock = directory.join("clock");
         fs::write(&clock, 0_i64.to_ne_bytes())?;
         let full = directory.join("full");
-        Ok(Self { library, watched: fs::canonicalize(watched)?, trace: None, full, clock })
+        Ok(Self { library, watched: fs::canonicalize(watched)?, only: None, trace: None, full, clock })
+    }
+
+    /// Watches only files whose path below the directory begins so.
+    #[must_use]
+    pub(crate) fn only(mut self, begins: &str) -> Self {
+        self.only = Some(begins.to_owned());
+        self
     }
 
     /// From now on children append what they do to this file, which must not be below the watched directory.
@@ -62,6 +70,7 @@ impl Shim {
             set("PONOS_SHIM_FULL", &self.full),
             set("PONOS_SHIM_CLOCK", &self.clock),
         ];
+        env.extend(self.only.as_ref().map(|only| ("PONOS_SHIM_ONLY".to_owned(), only.clone())));
         env.extend(self.trace.as_ref().map(|trace| set("PONOS_SHIM_TRACE", trace)));
         env
     }

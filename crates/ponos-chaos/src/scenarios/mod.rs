@@ -22,6 +22,7 @@ mod clock;
 mod r1;
 mod r3;
 mod r4;
+mod r9;
 mod run;
 
 use std::time::Duration;
@@ -38,7 +39,8 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] = &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO, &clock::SCENARIO];
+pub(crate) const ALL: &[&Scenario] =
+    &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO, &r9::SCENARIO, &clock::SCENARIO];
 
 /// One way to try the system.
 #[derive(Debug)]
