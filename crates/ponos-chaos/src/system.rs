@@ -21,10 +21,6 @@ use self::fleet::{Fleet, WorkerOptions};
 use crate::ledger::{Book, Entry, Ledger, Micros, Scope, now};
 use crate::scenarios::Figures;
 
-/// How long nothing may move before the rest is believed to be lost. RabbitMQ itself tries again after three minutes
-/// what a queue did not take from the delay ladder.
-const PATIENCE: Duration = Duration::from_secs(240);
-
 /// Everything that a scenario acts on. Its methods block.
 #[derive(Debug)]
 pub(crate) struct System {
@@ -97,7 +93,8 @@ impl System {
         Ok(())
     }
 
-    /// Workers and a publisher, and waits until they have done something.
+    /// Workers and a publisher, and waits until they have done something. The publisher comes when every worker has
+    /// said what it listens to: an event that nobody hears yet goes to nobody.
     pub(crate) fn start_load(&mut self) -> anyhow::Result<()> {
         self.start_workers(self.figures.workers)?;
         let workers = self.workers();
@@ -194,11 +191,11 @@ impl System {
             if let Some(problem) = self.feed.problem() {
                 bail!("the ledger cannot be followed: {problem}");
             }
-            if moved.0.elapsed() >= PATIENCE {
+            if moved.0.elapsed() >= self.figures.patience {
+                let (confirmed, ended) = state;
                 bail!(
-                    "nothing has moved for {PATIENCE:?}, waiting for {what}: {} confirmed, {} ended",
-                    state.0,
-                    state.1
+                    "nothing has moved for {:?}, waiting for {what}: {confirmed} confirmed, {ended} ended",
+                    self.figures.patience
                 );
             }
             std::thread::sleep(Duration::from_millis(10));

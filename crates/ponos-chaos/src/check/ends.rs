@@ -14,7 +14,7 @@ pub(super) fn check(book: &Book, verdict: &mut Verdict) {
     for (&number, job) in &book.jobs {
         let of_job = OfJob::new(book, number, job);
         of_job.answer(book, verdict);
-        of_job.end(failed.remove(&number).unwrap_or_default(), verdict);
+        of_job.end(book, failed.remove(&number).unwrap_or_default(), verdict);
         of_job.ids(verdict);
         of_job.attempts(book, verdict);
     }
@@ -79,7 +79,7 @@ impl<'a> OfJob<'a> {
         }
     }
 
-    fn end(&self, failed: Vec<(bool, Step)>, verdict: &mut Verdict) {
+    fn end(&self, book: &Book, failed: Vec<(bool, Step)>, verdict: &mut Verdict) {
         let (number, job) = (self.number, self.job);
         let succeeded = |run: &Run| matches!(run.ended, Some((_, Ending::Succeeded)));
         let made = self.make.iter().any(|runs| runs.iter().any(succeeded));
@@ -96,6 +96,10 @@ impl<'a> OfJob<'a> {
         let ran = !self.make.is_empty();
         let ends = match (job.kind.is_to_fail(), &failed[..]) {
             (true, [(true, Step::Make)]) | (false, []) => true,
+            // Without transactions it is put there before its recovery is acknowledged, and again if that is cut.
+            (true, all) if all.len() > 1 && book.broker != "sqlite" => {
+                all.len() <= self.write_off.len() && all.iter().all(|one| *one == (true, Step::Make))
+            }
             // Perhaps it was never published.
             (true, []) => !job.is_confirmed() && !ran,
             _ => false,

@@ -53,7 +53,11 @@ pub(crate) struct RunArgs {
 
 /// 0 if every invariant holds, 1 if not, 2 if the run could not be made.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
-    match run_and_judge(&args) {
+    ending(run_and_judge(&args))
+}
+
+fn ending(judged: anyhow::Result<bool>) -> ExitCode {
+    match judged {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -61,6 +65,18 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// `ponos-chaos check`: what the checker says of a ledger that was kept.
+pub(crate) fn judge(dir: &Path) -> ExitCode {
+    let judged = || {
+        let book = Book::of(Tail::open(dir)?.read()?);
+        let mut verdict = check(&book);
+        (find(&book.scenario)?.judge)(&book, &mut verdict);
+        verdict.violations.iter().for_each(|violation| output::line(violation));
+        anyhow::Ok(verdict.violations.is_empty())
+    };
+    ending(judged())
 }
 
 fn run_and_judge(args: &RunArgs) -> anyhow::Result<bool> {
