@@ -12,7 +12,6 @@ use ponos_core::journal::Journal;
 use ponos_core::name::QueueName;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::Clock;
 use crate::error;
 use crate::file_lock::FileLock;
 use crate::journal::SqliteJournal;
@@ -23,7 +22,7 @@ use crate::process::{self, Registration};
 use crate::schema;
 use crate::shared::Shared;
 use crate::stats::Stats;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::writer::{self, Message, Writer};
 use crate::{access, declare, inspect, publish, settle};
 
@@ -78,7 +77,8 @@ impl SqliteBroker {
         let connection = schema::open_writer(&location, options.durability, &held, |connection| {
             process::nobody(&location, connection)
         })?;
-        let clock = Clock::default();
+        // Before anything is timed: a delay is translated as soon as it is asked for.
+        let clock = store::clock(&connection).map_err(|e| error::of_sqlite(&location.shown, &e))?;
         let registration = Registration::enter(&location, &connection, clock.now(), &held)?;
         drop(held);
 

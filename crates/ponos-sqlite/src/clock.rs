@@ -31,12 +31,18 @@ pub(crate) struct Clock {
 impl Clock {
     /// Broker time now.
     pub(crate) fn now(&self) -> Timestamp {
-        self.at(Timestamp::from(SystemTime::now()))
+        self.at(|| SystemTime::now().into())
     }
 
-    /// Broker time when the wall shows `wall`.
-    fn at(&self, wall: Timestamp) -> Timestamp {
-        let mut now = wall.as_millis().saturating_add(self.offset.load(Ordering::Acquire));
+    /// Broker time when the wall shows what `wall` reads.
+    ///
+    /// The offset is taken first and the wall is read second. The other way round a thread that has read the wall just
+    /// before it was set back adds the offset to it with which another thread has answered that: time would leap
+    /// ahead by as much, and every delay would end.
+    fn at(&self, wall: impl FnOnce() -> Timestamp) -> Timestamp {
+        let offset = self.offset.load(Ordering::Acquire);
+        let wall = wall();
+        let mut now = wall.as_millis().saturating_add(offset);
         let latest = self.latest.fetch_max(now, Ordering::AcqRel);
         if Timestamp::from_millis(latest).since(Timestamp::from_millis(now)) > TOLERANCE {
             self.offset.fetch_max(latest.saturating_sub(wall.as_millis()), Ordering::AcqRel);
@@ -47,7 +53,15 @@ impl Clock {
     }
 
     /// A due time of the wall clock in broker time.
+    ///
+    /// To be asked as soon as the time comes in, on its caller's thread: a wall clock that is set back before the writer
+    /// comes to it would add as much to the delay. The clock is looked at, because it may have been set back a moment ago.
     pub(crate) fn due(&self, wall: Timestamp) -> Timestamp {
+        self.now();
+        self.in_broker_time(wall)
+    }
+
+    fn in_broker_time(&self, wall: Timestamp) -> Timestamp {
         Timestamp::from_millis(wall.as_millis().saturating_add(self.offset.load(Ordering::Acquire)))
     }
 
@@ -78,7 +92,7 @@ mod tests {
     use super::*;
 
     fn at(clock: &Clock, millis: u64) -> u64 {
-        clock.at(Timestamp::from_millis(millis)).as_millis()
+        clock.at(|| Timestamp::from_millis(millis)).as_millis()
     }
 
     #[test]
@@ -95,9 +109,35 @@ mod tests {
         let before = at(&clock, 10 * HOUR);
         assert_eq!(at(&clock, 9 * HOUR), before, "time does not go back");
         assert_eq!(at(&clock, 9 * HOUR + 500), before + 500, "and goes on");
-        let due = clock.due(Timestamp::from_millis(9 * HOUR + 2000));
+        let due = clock.in_broker_time(Timestamp::from_millis(9 * HOUR + 2000));
         assert_eq!(due.as_millis(), before + 2000, "a delay keeps its length");
         assert_eq!(clock.wall(due).as_millis(), 9 * HOUR + 2000);
+    }
+
+    #[test]
+    fn a_thread_that_read_the_wall_before_it_was_set_back_does_not_leap_ahead() {
+        let clock = Clock::default();
+        const HOUR: u64 = 3_600_000;
+        let before = at(&clock, 10 * HOUR);
+        let stale = clock.at(|| {
+            let stale = Timestamp::from_millis(10 * HOUR + 1);
+            // Meanwhile another thread sees that it was set back.
+            assert_eq!(at(&clock, 9 * HOUR), before);
+            stale
+        });
+        assert_eq!(stale.as_millis(), before + 1);
+        assert_eq!(at(&clock, 9 * HOUR + 10), before + 10, "and nothing was added twice");
+    }
+
+    #[test]
+    fn a_due_time_is_translated_by_a_clock_that_looks_first() {
+        let clock = Clock::default();
+        // Another process saw the wall an hour ahead of where it is now.
+        let ahead = Duration::from_secs(3600);
+        let latest = Timestamp::from(SystemTime::now()) + ahead;
+        clock.learn(latest.as_millis(), 0);
+        let due = clock.due(Timestamp::from(SystemTime::now()) + Duration::from_secs(2));
+        assert!(due.since(latest) > Duration::from_secs(1), "{due:?} after {latest:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use ponos_core::broker::{BrokerError, BrokerErrorKind, Outgoing, Published};
 use ponos_core::wire;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::shared::Shared;
 use crate::transaction::{Insert, Tx};
 use crate::writer::{Failure, GROUP, Operation};
@@ -14,7 +15,7 @@ use crate::writer::{Failure, GROUP, Operation};
 const OPERATION_BYTES: usize = 4 << 20;
 
 /// Encodes a message on the caller's thread, or says why it will never be taken.
-pub(crate) fn encode(message: Outgoing) -> Result<Insert, BrokerError> {
+pub(crate) fn encode(clock: &Clock, message: Outgoing) -> Result<Insert, BrokerError> {
     if let Some(error) = message.too_large() {
         return Err(error);
     }
@@ -25,7 +26,13 @@ pub(crate) fn encode(message: Outgoing) -> Result<Insert, BrokerError> {
         let problem = format!("the headers of `{name}` have {size} bytes, the limit is {limit}");
         return Err(BrokerError::new(BrokerErrorKind::Invalid, problem));
     }
-    Ok(Insert { to, id: envelope.id, head, due: envelope.progress.due, body: envelope.body })
+    Ok(Insert {
+        to,
+        id: envelope.id,
+        head,
+        due: envelope.progress.due.map(|due| clock.due(due)),
+        body: envelope.body,
+    })
 }
 
 /// Publishes a batch; see [`Broker::publish`](ponos_core::broker::Broker::publish).
@@ -37,7 +44,7 @@ pub(crate) async fn publish(shared: &Shared, batch: Vec<Outgoing>) -> Vec<Publis
     let mut places = Vec::with_capacity(batch.len().min(GROUP));
     let mut bytes = 0;
     for (place, message) in batch.into_iter().enumerate() {
-        match encode(message) {
+        match encode(&shared.clock, message) {
             Ok(row) => {
                 bytes += row.body.len();
                 rows.push(row);

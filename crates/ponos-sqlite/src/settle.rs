@@ -13,6 +13,7 @@ use ponos_core::wire;
 use rusqlite::params;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::publish;
 use crate::shared::Shared;
 use crate::transaction::{Insert, Tx};
@@ -25,7 +26,7 @@ pub(crate) async fn settle(shared: &Shared, delivery: &Delivery, settlement: Set
     let mut send = Vec::with_capacity(settlement.send.len());
     let mut refused = Vec::new();
     for (place, message) in settlement.send.into_iter().enumerate() {
-        match publish::encode(message) {
+        match publish::encode(&shared.clock, message) {
             Ok(row) => send.push(row),
             Err(error) => refused.push((place, Published::Refused(error))),
         }
@@ -40,7 +41,7 @@ pub(crate) async fn settle(shared: &Shared, delivery: &Delivery, settlement: Set
     let (reply, answer) = oneshot::channel();
     let operation = Settle {
         tag: delivery.tag,
-        verdict: Change::of(settlement.verdict, delivery),
+        verdict: Change::of(&shared.clock, settlement.verdict, delivery),
         send,
         refused,
         outcome: Ok(Vec::new()),
@@ -61,19 +62,29 @@ fn held_back() -> Published {
 /// A verdict as a change of the delivery's row; heads are encoded on the caller's thread.
 enum Change {
     Delete,
-    Again { due: Option<Timestamp>, head: Vec<u8>, queue: QueueName },
-    Fail { head: Vec<u8>, failed: QueueName },
+    /// `due` is in broker time.
+    Again {
+        due: Option<Timestamp>,
+        head: Vec<u8>,
+        queue: QueueName,
+    },
+    Fail {
+        head: Vec<u8>,
+        failed: QueueName,
+    },
     Release,
 }
 
 impl Change {
-    fn of(verdict: Verdict, delivery: &Delivery) -> Self {
+    fn of(clock: &Clock, verdict: Verdict, delivery: &Delivery) -> Self {
         let queue = || delivery.queue.clone();
         match verdict {
             Verdict::Done => Self::Delete,
-            Verdict::RetryAt(due, progress) => {
-                Self::Again { due: Some(due), head: head_with(&delivery.envelope, *progress), queue: queue() }
-            }
+            Verdict::RetryAt(due, progress) => Self::Again {
+                due: Some(clock.due(due)),
+                head: head_with(&delivery.envelope, *progress),
+                queue: queue(),
+            },
             Verdict::Recover(progress) => {
                 Self::Again { due: None, head: head_with(&delivery.envelope, *progress), queue: queue() }
             }

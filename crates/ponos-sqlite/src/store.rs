@@ -44,6 +44,17 @@ pub(crate) struct Store {
     checkpointed: i32,
 }
 
+/// The clock as earlier and other processes have left it in the file.
+pub(crate) fn clock(connection: &Connection) -> rusqlite::Result<Clock> {
+    let number = |key: &str| {
+        let value = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0));
+        value.map(i64::cast_unsigned)
+    };
+    let clock = Clock::default();
+    clock.learn(number("last_now")?, number("clock_offset")?);
+    Ok(clock)
+}
+
 impl Store {
     pub(crate) fn new(connection: Connection, shared: Arc<Shared>) -> Self {
         Self {
@@ -114,7 +125,6 @@ impl Store {
         Tx {
             connection: &self.connection,
             names: &mut self.names,
-            clock: &self.shared.clock,
             now: self.now,
             owner: self.shared.process,
             fence: &mut self.fence,

@@ -9,14 +9,12 @@ use ponos_core::broker::{Destination, Published};
 use ponos_core::id::{MessageId, Timestamp};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use crate::clock::Clock;
 use crate::shared::Shared;
 
 /// A write transaction of the writer thread, under the lock.
 pub(crate) struct Tx<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) names: &'a mut Names,
-    pub(crate) clock: &'a Clock,
     /// Broker time of this transaction.
     pub(crate) now: Timestamp,
     /// The process that claims.
@@ -36,7 +34,7 @@ pub(crate) struct Insert {
     pub(crate) id: MessageId,
     pub(crate) head: Vec<u8>,
     pub(crate) body: Bytes,
-    /// On the wall clock.
+    /// In broker time.
     pub(crate) due: Option<Timestamp>,
 }
 
@@ -112,10 +110,9 @@ impl Tx<'_> {
         .map(drop)
     }
 
-    /// When a message that is due then is ready, in broker time; `None` is now. Notes a queue that has work.
+    /// When a message that is due then, in broker time, is ready; `None` is now. Notes a queue that has work.
     pub(crate) fn ready_at(&mut self, due: Option<Timestamp>, queue: i64) -> i64 {
-        let due = due.map_or(self.now, |due| self.clock.due(due));
-        if due > self.now {
+        if let Some(due) = due.filter(|due| *due > self.now) {
             return millis(due);
         }
         self.touch(queue);
