@@ -322,7 +322,31 @@ impl Node {
         self.pid.store(0, Ordering::SeqCst);
     }
 
-    /// Starts a killed node again, with its data and its ports, and waits until it answers.
+    /// Ends the Erlang VM as a system does that shuts down (SIGTERM): the node closes its connections and its files, and
+    /// says goodbye to its cluster. Does nothing when it is down.
+    ///
+    /// # Panics
+    ///
+    /// When it has not ended after a minute.
+    pub fn stop(&self) {
+        if self.pid() == 0 {
+            return;
+        }
+        self.supervisor.terminate();
+        let started = Instant::now();
+        while !self.has_ended() {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "the node still runs a minute after SIGTERM\n{}",
+                self.log_tail()
+            );
+            pause();
+        }
+        // Takes the zombie away.
+        self.kill();
+    }
+
+    /// Starts a node that was killed or stopped, with its data and its ports, and waits until it answers.
     ///
     /// # Panics
     ///
