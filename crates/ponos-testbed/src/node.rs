@@ -440,6 +440,20 @@ impl Node {
     /// When the node does not obey.
     pub fn memory_alarm(&self, on: bool) {
         self.must_ctl(&["set_vm_memory_high_watermark", "absolute", if on { "1" } else { MEMORY }]);
+        self.wait_alarm(on);
+    }
+
+    /// The same with the disk: more must be free than any disk has. The node looks at once when it is told.
+    ///
+    /// # Panics
+    ///
+    /// When the node does not obey.
+    pub fn disk_alarm(&self, on: bool) {
+        self.must_ctl(&["set_disk_free_limit", if on { "1000000GB" } else { "50MB" }]);
+        self.wait_alarm(on);
+    }
+
+    fn wait_alarm(&self, on: bool) {
         if self.ports.management.is_none() {
             return;
         }
