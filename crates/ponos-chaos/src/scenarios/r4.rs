@@ -1,0 +1,28 @@
+//! R4: workers on RabbitMQ are killed with jobs in their hands.
+
+use std::time::Duration;
+
+use super::{FIGURES, Figures, Scenario, nothing_else, r1};
+use crate::system::BrokerKind;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "r4",
+    title: "workers killed on RabbitMQ",
+    what: "Four workers on one node; one, two or all of them are killed with SIGKILL at random moments, and others started \
+           in their place. A kill counts if it cut at least one run.",
+    passes: "I1–I9; RabbitMQ has no transactions, so that a copy may also be sent twice when its sender is killed before it \
+             acknowledges.",
+    brokers: &[BrokerKind::RabbitMq],
+    long: Figures {
+        jobs: 100_000,
+        faults: 20,
+        pace: 800,
+        backlog: 2_000,
+        open: 500,
+        between: (Duration::from_secs(3), Duration::from_secs(7)),
+        ..FIGURES
+    },
+    short: Figures { faults: 4, ..FIGURES },
+    run: r1::kill_workers,
+    judge: nothing_else,
+};
