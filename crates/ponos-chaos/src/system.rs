@@ -1,6 +1,8 @@
 //! A run while it goes on: the broker, the processes, the ledger, and the jobs that are given to the publishers.
 
+mod change;
 mod end;
+mod evidence;
 mod feed;
 mod fleet;
 mod site;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use fastrand::Rng;
+use ponos_testbed::Relay;
 
 pub(crate) use feed::Load;
 pub(crate) use fleet::Process;
@@ -36,6 +39,8 @@ pub(crate) struct System {
     pub(crate) worker: WorkerOptions,
     /// Where the processes that are started from now on find the broker; a scenario may put a relay before it.
     pub(crate) url: String,
+    /// What stands between the processes and the broker, if something does.
+    relay: Option<Relay>,
     ledger: Ledger,
     fleet: Fleet,
     feed: Feed,
@@ -60,6 +65,7 @@ impl System {
         let feed = Feed::start(dir, seed, Load::of(&figures))?;
         Ok(Self {
             url: site.url(),
+            relay: None,
             site,
             chance: Rng::with_seed(seed),
             worker: WorkerOptions::of(&figures),
@@ -193,6 +199,7 @@ impl System {
                 bail!("the ledger cannot be followed: {problem}");
             }
             if moved.0.elapsed() >= PATIENCE {
+                self.keep_evidence();
                 bail!(
                     "nothing has moved for {PATIENCE:?}, waiting for {what}: {} confirmed, {} ended",
                     state.0,
@@ -200,6 +207,15 @@ impl System {
                 );
             }
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Shows what the broker says of itself, and keeps it beside the logs: the broker is gone with the run.
+    fn keep_evidence(&self) {
+        let text = self.site.evidence();
+        if !text.is_empty() {
+            crate::output::problem(&text);
+            let _ = std::fs::write(self.dir().join("evidence.txt"), text);
         }
     }
 }

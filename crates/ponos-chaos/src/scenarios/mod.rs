@@ -20,6 +20,10 @@
 
 mod r1;
 mod r4;
+mod r5;
+mod r6;
+mod r7;
+mod r8;
 mod run;
 
 use std::time::Duration;
@@ -35,7 +39,8 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] = &[&r1::SCENARIO, &r4::SCENARIO];
+pub(crate) const ALL: &[&Scenario] =
+    &[&r1::SCENARIO, &r4::SCENARIO, &r5::SCENARIO, &r6::SCENARIO, &r7::SCENARIO, &r8::SCENARIO];
 
 /// One way to try the system.
 #[derive(Debug)]
@@ -89,7 +94,7 @@ pub(crate) const FIGURES: Figures = Figures {
     backlog: 500,
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
-    mix: Mix { millis: 10, deadly: 0, calls: false },
+    mix: Mix { millis: 10, deadly: 0, calls: false, plain: false, long: None },
 };
 
 /// For scenarios that show nothing beside the invariants.
