@@ -103,9 +103,12 @@ impl System {
         Ok(())
     }
 
-    /// Workers and a publisher, and waits until they have done something.
+    /// Workers and a publisher, and waits until they have done something. The publisher comes when every worker has
+    /// said what it listens to: an event that nobody hears yet goes to nobody.
     pub(crate) fn start_load(&mut self) -> anyhow::Result<()> {
         self.start_workers(self.figures.workers)?;
+        let workers = self.workers();
+        self.until("the workers", |book| workers.iter().all(|number| book.up.contains_key(number)))?;
         self.start_publisher()?;
         self.until("the first jobs", |book| book.ended > 0)
     }

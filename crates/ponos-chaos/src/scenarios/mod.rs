@@ -19,6 +19,8 @@
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
 mod r1;
+mod r12;
+mod r13;
 mod r4;
 mod r5;
 mod r6;
@@ -39,8 +41,16 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] =
-    &[&r1::SCENARIO, &r4::SCENARIO, &r5::SCENARIO, &r6::SCENARIO, &r7::SCENARIO, &r8::SCENARIO];
+pub(crate) const ALL: &[&Scenario] = &[
+    &r1::SCENARIO,
+    &r4::SCENARIO,
+    &r5::SCENARIO,
+    &r6::SCENARIO,
+    &r7::SCENARIO,
+    &r8::SCENARIO,
+    &r12::SCENARIO,
+    &r13::SCENARIO,
+];
 
 /// One way to try the system.
 #[derive(Debug)]

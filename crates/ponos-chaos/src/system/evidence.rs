@@ -10,7 +10,7 @@ const QUESTIONS: [&str; 4] = [
     "list_queues -p % name type state messages_ready messages_unacknowledged consumers leader online",
     "list_consumers -p % queue_name channel_pid consumer_tag ack_required prefetch_count active",
     "list_channels pid connection number consumer_count messages_unacknowledged messages_unconfirmed prefetch_count",
-    "list_connections pid name user_provided_name state channels recv_oct send_oct send_pend",
+    "list_connections pid name state channels recv_oct send_oct send_pend",
 ];
 
 /// Per quorum queue what its own state machine believes: its figures, and for each consumer how much it was given and how
@@ -24,7 +24,8 @@ const QUORUM: &str = "
                      (A) when is_atom(A); is_integer(A) -> A;
                      (_) -> '_' end,
           Look = fun(S) ->
-              {rabbit_fifo:overview(S),
+              {maps:with([num_messages, num_ready_messages, num_checked_out, num_consumers, num_discarded],
+                         rabbit_fifo:overview(S)),
                [{K, [Short(E) || E <- tuple_to_list(C)]}
                 || M <- tuple_to_list(S), is_map(M), {K, C} <- maps:to_list(M),
                    is_tuple(C), element(1, C) =:= consumer]}
