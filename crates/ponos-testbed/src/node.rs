@@ -23,8 +23,8 @@ pub use tls::Tls;
 use crate::http::{self, escaped, quoted};
 use crate::port;
 
-/// How long a node may take until it answers.
-const START: Duration = Duration::from_secs(90);
+/// How long a node may take until it answers: 5 s where nothing else runs. One that ends is noticed at once.
+const START: Duration = Duration::from_secs(240);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MEMORY: &str = "1GiB";
 
@@ -56,7 +56,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// With the tail of the node's log when it does not answer within 90 s, and when RabbitMQ is not installed.
+    /// With the tail of the node's log when it does not answer within four minutes, and when RabbitMQ is not installed.
     #[must_use]
     pub fn start(options: NodeOptions) -> Self {
         Self::try_start(&options).unwrap_or_else(|reason| panic!("{reason}"))

@@ -30,7 +30,7 @@ pub(crate) struct Mix {
     pub(crate) calls: bool,
     /// Nothing is special about any: each succeeds at once, and emits nothing.
     pub(crate) plain: bool,
-    /// One in so many, if there are any, takes so many milliseconds instead.
+    /// One in so many, if there are any, takes so many milliseconds, and nothing else is special about it.
     pub(crate) long: Option<(u32, u32)>,
 }
 
@@ -59,7 +59,7 @@ impl Mix {
         }
         let is_long = self.long.is_some_and(|(n, _)| chance.u32(..n) == 0);
         if let (true, Some((_, millis))) = (is_long, self.long) {
-            kind = kind & (CALLS | (CALLS - 1)) | millis << MILLIS;
+            kind = millis << MILLIS;
         }
         if self.plain {
             kind = kind >> MILLIS << MILLIS;
