@@ -33,6 +33,11 @@ enum Verb {
     List,
     /// Runs a scenario; ends with 1 if an invariant does not hold.
     Run(scenarios::RunArgs),
+    /// Judges the ledger of an earlier run once more.
+    Check {
+        /// The run's directory.
+        dir: PathBuf,
+    },
     /// Writes the table of the newest runs into docs/reliability.md.
     Report {
         /// What runs have written.
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::List => scenarios::list(),
         Verb::Run(args) => return scenarios::run(args),
+        Verb::Check { dir } => return scenarios::judge(&dir),
         Verb::Report { results, to } => report::write(&results, &to),
         Verb::Role(role) => role.play(),
     };

@@ -24,10 +24,6 @@ use self::fleet::{Fleet, WorkerOptions};
 use crate::ledger::{Book, Entry, Ledger, Micros, Scope, now};
 use crate::scenarios::Figures;
 
-/// How long nothing may move before the rest is believed to be lost. RabbitMQ itself tries again after three minutes
-/// what a queue did not take from the delay ladder.
-const PATIENCE: Duration = Duration::from_secs(240);
-
 /// Everything that a scenario acts on. Its methods block.
 #[derive(Debug)]
 pub(crate) struct System {
@@ -201,12 +197,12 @@ impl System {
             if let Some(problem) = self.feed.problem() {
                 bail!("the ledger cannot be followed: {problem}");
             }
-            if moved.0.elapsed() >= PATIENCE {
+            if moved.0.elapsed() >= self.figures.patience {
                 self.keep_evidence();
+                let (confirmed, ended) = state;
                 bail!(
-                    "nothing has moved for {PATIENCE:?}, waiting for {what}: {} confirmed, {} ended",
-                    state.0,
-                    state.1
+                    "nothing has moved for {:?}, waiting for {what}: {confirmed} confirmed, {ended} ended",
+                    self.figures.patience
                 );
             }
             std::thread::sleep(Duration::from_millis(10));

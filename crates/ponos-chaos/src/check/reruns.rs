@@ -84,21 +84,23 @@ impl<'a> Reruns<'a> {
         if self.is_exact {
             return None;
         }
-        self.sent_twice(call)
+        self.sent_twice(call, again)
     }
 
     /// On a broker without transactions, what sends is hit between the copy and the acknowledgement.
-    fn sent_twice(&self, call: Call) -> Option<Why> {
+    fn sent_twice(&self, call: Call, again: &Run) -> Option<Why> {
         let begun = self.book.runs.get(&call)?.first()?.started;
+        // What came first may have been there long before its sender was hit, which then had no acknowledgement yet.
+        let until = again.started.min(begun + SETTLEMENT);
         let job = self.book.jobs.get(&call.job)?;
         let of = |step, attempt| self.book.runs.get(&Call { job: call.job, step, attempt });
         if call.step == Step::Make && call.attempt == 1 {
             // Sent by the publisher, or by the reaction to the publisher's event, which may be in any process.
-            let (by, sent) = match job.kind.begins_as_event() {
-                true => (None, begun),
-                false => (Some(job.by), job.answered.map_or(begun, |(at, _)| at)),
+            let (by, until) = match job.kind.begins_as_event() {
+                true => (None, until),
+                false => (Some(job.by), job.answered.map_or(until, |(at, _)| at)),
             };
-            return self.hit(by, job.asked, sent).next().map(|_| Why::SentTwice);
+            return self.hit(by, job.asked, until).next().map(|_| Why::SentTwice);
         }
         let before = || {
             (1..=call.attempt.max(16))
@@ -115,6 +117,6 @@ impl<'a> Reruns<'a> {
         // An event goes through a reaction, which may be in any process.
         let by = (call.step != Step::Shelve).then_some(sender.by);
         let from = sender.ended.map_or(sender.started, |(end, _)| end);
-        self.hit(by, from, begun).next().map(|_| Why::SentTwice)
+        self.hit(by, from, until).next().map(|_| Why::SentTwice)
     }
 }

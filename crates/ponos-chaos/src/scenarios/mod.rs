@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-pub(crate) use run::{RunArgs, run};
+pub(crate) use run::{RunArgs, judge, run};
 
 use crate::check::Verdict;
 use crate::ledger::Book;
@@ -89,8 +89,13 @@ pub(crate) struct Figures {
     pub(crate) open: usize,
     /// The pause between two faults: at least, at most.
     pub(crate) between: (Duration, Duration),
+    /// How long nothing may move before the rest is believed to be lost.
+    pub(crate) patience: Duration,
     pub(crate) mix: Mix,
 }
+
+/// RabbitMQ itself tries again after three minutes what a queue did not take from the delay ladder.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Figures to be changed by scenarios with `..FIGURES`.
 pub(crate) const FIGURES: Figures = Figures {
@@ -104,6 +109,7 @@ pub(crate) const FIGURES: Figures = Figures {
     backlog: 500,
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
+    patience: Duration::from_secs(60),
     mix: Mix { millis: 10, deadly: 0, calls: false, plain: false, long: None },
 };
 

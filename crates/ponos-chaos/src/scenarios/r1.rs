@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario, nothing_else};
+use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else};
 use crate::faults;
 use crate::system::{BrokerKind, System};
 
@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         faults: 200,
         pace: 1_000,
         between: (Duration::from_millis(500), Duration::from_millis(2_000)),
+        patience: PATIENCE,
         ..FIGURES
     },
     short: FIGURES,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario};
+use super::{FIGURES, Figures, PATIENCE, Scenario};
 use crate::check::Verdict;
 use crate::ledger::{Book, Scope, Step};
 use crate::load::Mix;
@@ -22,8 +22,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
            the handler still runs.",
     passes: "I1–I9: every job comes to its end, whatever is taken away, and no job runs for ever.",
     brokers: &[BrokerKind::RabbitMq],
-    long: Figures { jobs: 100_000, faults: 1, pace: 200, ..FIGURES },
-    short: Figures { jobs: 300, faults: 1, workers: 2, pace: 100, backlog: 100, ..FIGURES },
+    long: Figures { jobs: 100_000, faults: 1, pace: 200, patience: PATIENCE, ..FIGURES },
+    short: Figures {
+        jobs: 300,
+        faults: 1,
+        workers: 2,
+        pace: 100,
+        backlog: 100,
+        patience: PATIENCE,
+        ..FIGURES
+    },
     run: let_jobs_take_long,
     judge: no_job_runs_for_ever,
 };

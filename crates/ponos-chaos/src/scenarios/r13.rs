@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use ponos_testbed::Node;
 
-use super::{FIGURES, Figures, Scenario, nothing_else};
+use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else};
 use crate::ledger::Scope;
 use crate::system::{BrokerKind, System};
 
@@ -29,9 +29,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
         backlog: 10_000,
         open: 500,
         between: (Duration::from_secs(1), Duration::from_secs(3)),
+        patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_000, faults: 3, workers: 2, ..FIGURES },
+    short: Figures { jobs: 1_000, faults: 3, workers: 2, patience: PATIENCE, ..FIGURES },
     run: migrate,
     judge: nothing_else,
 };

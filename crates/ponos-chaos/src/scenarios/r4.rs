@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario, nothing_else, r1};
+use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else, r1};
 use crate::system::BrokerKind;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -20,6 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         backlog: 2_000,
         open: 500,
         between: (Duration::from_secs(3), Duration::from_secs(7)),
+        patience: PATIENCE,
         ..FIGURES
     },
     short: Figures { faults: 4, ..FIGURES },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario, nothing_else};
+use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else};
 use crate::faults::node::{self, Ending};
 use crate::system::{BrokerKind, System};
 
@@ -19,9 +19,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
         backlog: 2_000,
         open: 500,
         between: (Duration::from_secs(4), Duration::from_secs(12)),
+        patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_500, faults: 1, pace: 500, workers: 2, ..FIGURES },
+    short: Figures { jobs: 1_500, faults: 1, pace: 500, workers: 2, patience: PATIENCE, ..FIGURES },
     run: kill_the_node,
     judge: nothing_else,
 };

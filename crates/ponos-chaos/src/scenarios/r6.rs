@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario};
+use super::{FIGURES, Figures, PATIENCE, Scenario};
 use crate::check::Verdict;
 use crate::faults::cluster;
 use crate::faults::node::{self, Ending};
@@ -30,9 +30,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
         backlog: 5_000,
         open: 1_000,
         between: (Duration::from_secs(1), Duration::from_secs(4)),
+        patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_000, faults: 1, pace: 150, workers: 2, ..FIGURES },
+    short: Figures { jobs: 1_000, faults: 1, pace: 150, workers: 2, patience: PATIENCE, ..FIGURES },
     run: kill_the_nodes_in_turn,
     judge: publishing_goes_on,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario};
+use super::{FIGURES, Figures, PATIENCE, Scenario};
 use crate::check::Verdict;
 use crate::faults::network::{self, Fault};
 use crate::ledger::{Book, Micros};
@@ -30,6 +30,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         backlog: 2_000,
         open: 500,
         between: (Duration::from_secs(10), Duration::from_secs(14)),
+        patience: PATIENCE,
         ..FIGURES
     },
     short: Figures {
@@ -38,6 +39,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         pace: 300,
         workers: 2,
         between: (Duration::from_secs(2), Duration::from_secs(3)),
+        patience: PATIENCE,
         ..FIGURES
     },
     run: disturb_the_network,

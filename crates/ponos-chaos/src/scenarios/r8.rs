@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, Scenario};
+use super::{FIGURES, Figures, PATIENCE, Scenario};
 use crate::check::Verdict;
 use crate::faults::alarm::{self, Short};
 use crate::ledger::{Book, Micros};
@@ -33,9 +33,18 @@ pub(super) const SCENARIO: Scenario = Scenario {
         open: 500,
         between: (Duration::from_secs(1), Duration::from_secs(2)),
         mix: PLAIN,
+        patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_500, backlog: 1_500, faults: 2, workers: 2, mix: PLAIN, ..FIGURES },
+    short: Figures {
+        jobs: 1_500,
+        backlog: 1_500,
+        faults: 2,
+        workers: 2,
+        mix: PLAIN,
+        patience: PATIENCE,
+        ..FIGURES
+    },
     run: raise_alarms,
     judge: consumers_go_on_and_publishers_wait,
 };

@@ -54,15 +54,34 @@ pub(crate) struct RunArgs {
 
 /// 0 if every invariant holds, 1 if not, 2 if the run could not be made.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
-    let ends = args.scenarios.iter().map(|name| match run_and_judge(&args, name) {
+    let ends = args
+        .scenarios
+        .iter()
+        .map(|name| run_and_judge(&args, name).map_err(|error| error.context(name.clone())));
+    ExitCode::from(ends.map(ending).max().unwrap_or(2))
+}
+
+fn ending(judged: anyhow::Result<bool>) -> u8 {
+    match judged {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(error) => {
-            output::problem(&format!("ponos-chaos: {name}: {error:#}"));
+            output::problem(&format!("ponos-chaos: {error:#}"));
             2
         }
-    });
-    ExitCode::from(ends.max().unwrap_or(2))
+    }
+}
+
+/// `ponos-chaos check`: what the checker says of a ledger that was kept.
+pub(crate) fn judge(dir: &Path) -> ExitCode {
+    let judged = || {
+        let book = Book::of(Tail::open(dir)?.read()?);
+        let mut verdict = check(&book);
+        (find(&book.scenario)?.judge)(&book, &mut verdict);
+        verdict.violations.iter().for_each(|violation| output::line(violation));
+        anyhow::Ok(verdict.violations.is_empty())
+    };
+    ExitCode::from(ending(judged()))
 }
 
 fn run_and_judge(args: &RunArgs, name: &str) -> anyhow::Result<bool> {
