@@ -4,7 +4,11 @@
 //! A fault is a function on [`System`](crate::system::System); one file per kind of victim. Faults below a process, of its disk and
 //! its clock, are made by a [`Shim`] before its C library.
 
+pub(crate) mod alarm;
+pub(crate) mod cluster;
 mod disk;
+pub(crate) mod network;
+pub(crate) mod node;
 mod process;
 mod shim;
 mod trace;

@@ -1,6 +1,8 @@
 //! A run while it goes on: the broker, the processes, the ledger, and the jobs that are given to the publishers.
 
+mod change;
 mod end;
+mod evidence;
 mod feed;
 mod fleet;
 mod site;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use fastrand::Rng;
+use ponos_testbed::Relay;
 
 pub(crate) use feed::Load;
 pub(crate) use fleet::Process;
@@ -32,6 +35,8 @@ pub(crate) struct System {
     pub(crate) worker: WorkerOptions,
     /// Where the processes that are started from now on find the broker; a scenario may put a relay before it.
     pub(crate) url: String,
+    /// What stands between the processes and the broker, if something does.
+    relay: Option<Relay>,
     ledger: Ledger,
     fleet: Fleet,
     feed: Feed,
@@ -56,6 +61,7 @@ impl System {
         let feed = Feed::start(dir, seed, Load::of(&figures))?;
         Ok(Self {
             url: site.url(),
+            relay: None,
             site,
             chance: Rng::with_seed(seed),
             worker: WorkerOptions::of(&figures),
@@ -192,6 +198,7 @@ impl System {
                 bail!("the ledger cannot be followed: {problem}");
             }
             if moved.0.elapsed() >= self.figures.patience {
+                self.keep_evidence();
                 let (confirmed, ended) = state;
                 bail!(
                     "nothing has moved for {:?}, waiting for {what}: {confirmed} confirmed, {ended} ended",
@@ -199,6 +206,15 @@ impl System {
                 );
             }
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Shows what the broker says of itself, and keeps it beside the logs: the broker is gone with the run.
+    fn keep_evidence(&self) {
+        let text = self.site.evidence();
+        if !text.is_empty() {
+            crate::output::problem(&text);
+            let _ = std::fs::write(self.dir().join("evidence.txt"), text);
         }
     }
 }

@@ -32,6 +32,9 @@ use crate::{convert, inspect, settle, subscription};
 const SICK: Duration = Duration::from_secs(60);
 const PASSED_OVER: u32 = 3;
 
+/// How often what a service needs is declared, if the connection is lost each time.
+const DECLARE_TRIES: u32 = 4;
+
 /// For how long a queue that was there is believed to be there.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -243,9 +246,9 @@ impl Shared {
         topology.check()?;
         let plan = Plan::of(topology, self.options.queue_type);
         let mut declarer = self.declarer();
-        declarer.carry_out(&plan).await?;
+        self.insist(&mut declarer, &plan).await?;
         if let Some(app) = &topology.app
-            && let Err(error) = declarer.carry_out(&Plan::orders(app)).await
+            && let Err(error) = self.insist(&mut declarer, &Plan::orders(app)).await
         {
             // The stream may need a while after a restart; it is declared again with everything else.
             tracing::warn!(%app, %error, "standing orders (pause, rate, circuit) are not available yet");
@@ -265,6 +268,23 @@ impl Shared {
             state.seen.insert(queue, now);
         }
         Ok(())
+    }
+
+    /// Makes a plan exist, also if the connection is lost meanwhile: everything is declared again on the next one.
+    ///
+    /// Instances that start at the same moment need that. RabbitMQ 3.10.8 ends the whole connection (`INTERNAL_ERROR`)
+    /// of who reads a stream that somebody else is just declaring, and the orders of an application are one.
+    async fn insist(&self, declarer: &mut Declarer<'_>, plan: &Plan) -> Result<(), BrokerError> {
+        let mut tries = 1;
+        loop {
+            match declarer.carry_out(plan).await {
+                Err(error) if error.is_temporary() && tries < DECLARE_TRIES => {
+                    tracing::debug!(%error, tries, "not declared yet; trying again");
+                    tries += 1;
+                }
+                carried_out => return carried_out,
+            }
+        }
     }
 
     /// Whether a queue is one that was declared through this handle.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use lapin::options::BasicGetOptions;
 use ponos_core::broker::{BrokerError, Delivery};
 use ponos_core::name::QueueName;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -80,7 +80,7 @@ async fn bring(
     loop {
         orders::has_suspects(&shared, &queue).await;
         wanted.notified().await;
-        let Ok(place) = Arc::clone(&shared.alone).acquire_owned().await else { return };
+        let Some(place) = place(&shared, &open).await else { return };
         let found = match intake(&shared, &queue, &open).await {
             Ok(intake) => {
                 next(&shared, &queue, &intake).await.map(|found| found.map(|found| (intake, found)))
@@ -105,6 +105,22 @@ async fn bring(
         drop(place);
         tokio::time::sleep(LOOK).await;
         wanted.notify_one();
+    }
+}
+
+/// The place of this process, once no other suspect has it; nothing when there are none any more.
+///
+/// When RabbitMQ closes this channel alone, over its consumer timeout, the suspect that was taken over it can be settled no
+/// more, and would keep its place for ever.
+async fn place(shared: &Arc<Shared>, open: &Open) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let current = open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if current.is_some_and(|intake| !intake.is_open()) {
+            leave(shared, open);
+        }
+        if let Ok(place) = timeout(LOOK, Arc::clone(&shared.alone).acquire_owned()).await {
+            return place.ok();
+        }
     }
 }
 

@@ -70,6 +70,15 @@ impl Cluster {
         self.nodes[index].kill();
     }
 
+    /// Ends a node in order, by SIGTERM.
+    ///
+    /// # Panics
+    ///
+    /// As [`Node::stop`].
+    pub fn stop(&self, index: usize) {
+        self.nodes[index].stop();
+    }
+
     /// Starts a killed node again and waits until it answers. A majority must be up, so after
     /// [`kill`](Self::kill) of all use [`restart_all`](Self::restart_all).
     ///

@@ -27,4 +27,9 @@ fn three_nodes_are_one_broker_and_one_may_fail() {
     cluster.start_again(0);
     eprintln!("one node started again in {:.1?}", started.elapsed());
     assert_eq!(first.http("GET", &queue, None).0, 200);
+
+    cluster.stop(1);
+    assert_eq!(second.pid(), 0);
+    assert!(second.log_tail().contains("SIGTERM received - shutting down"), "it ended in order");
+    assert_eq!(first.http("GET", &queue, None).0, 200);
 }

@@ -19,7 +19,7 @@ fn a_node_does_what_it_is_told() {
     users_are_limited(&node);
     settings_arrive(&node);
     tls_is_trusted(&node);
-    the_memory_alarm_is_raised_and_cleared(&node);
+    alarms_are_raised_and_cleared(&node);
 
     let vhost = node.fresh_vhost_name();
     let queue = format!("/api/queues/{vhost}/q");
@@ -94,12 +94,16 @@ fn tls_is_trusted(node: &Node) {
     assert!(node.tls_url_of("/").starts_with(&format!("amqps://guest:guest@localhost:{port}/")));
 }
 
-fn the_memory_alarm_is_raised_and_cleared(node: &Node) {
+fn alarms_are_raised_and_cleared(node: &Node) {
     let check = || node.http("GET", "/api/health/checks/alarms", None).0;
     assert_eq!(check(), 200);
     node.memory_alarm(true);
     assert_eq!(check(), 503);
     node.memory_alarm(false);
+    assert_eq!(check(), 200);
+    node.disk_alarm(true);
+    assert_eq!(check(), 503);
+    node.disk_alarm(false);
     assert_eq!(check(), 200);
 }
 

@@ -24,9 +24,6 @@ pub(crate) enum Why {
 /// How long after its end a run may still be without its settlement: as long as a broker is given to answer.
 const SETTLEMENT: Micros = 60_000_000;
 
-/// How long after a fault that did not end the process its connection may still turn out to be lost.
-const AFTERMATH: Micros = 10_000_000;
-
 pub(super) fn check(book: &Book, verdict: &mut Verdict) {
     let reruns = Reruns::of(book);
     for (call, runs) in &book.runs {
@@ -69,13 +66,7 @@ impl<'a> Reruns<'a> {
                 (Scope::All, _) | (_, None) => true,
                 (Scope::Process(touched), Some(process)) => touched == process,
             };
-            // Nothing happens in a process that is dead.
-            let until = match (fault.kind.as_str(), fault.to) {
-                ("kill", Some(to)) => to,
-                (_, Some(to)) => to + AFTERMATH,
-                (_, None) => Micros::MAX,
-            };
-            touches && fault.from <= to && until >= from
+            touches && fault.from <= to && fault.is_felt_after(from)
         })
     }
 

@@ -84,6 +84,21 @@ pub(crate) struct Fault {
     pub(crate) to: Option<Micros>,
 }
 
+/// How long after a fault that did not end the process its connection may still turn out to be lost.
+const AFTERMATH: Micros = 10_000_000;
+
+impl Fault {
+    /// Whether it can still have an effect at this time or later.
+    pub(crate) fn is_felt_after(&self, time: Micros) -> bool {
+        match (self.kind.as_str(), self.to) {
+            // Nothing happens in a process that is dead.
+            ("kill", Some(to)) => to >= time,
+            (_, Some(to)) => to + AFTERMATH >= time,
+            (_, None) => true,
+        }
+    }
+}
+
 /// What is in a queue at the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Left {

@@ -28,11 +28,15 @@ pub(crate) struct Mix {
     pub(crate) deadly: u32,
     /// Whether jobs call the dependency, and fail while it is down.
     pub(crate) calls: bool,
+    /// Nothing is special about any: each succeeds at once, and emits nothing.
+    pub(crate) plain: bool,
+    /// One in so many, if there are any, takes so many milliseconds, and nothing else is special about it.
+    pub(crate) long: Option<(u32, u32)>,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { millis: 10, deadly: 0, calls: false }
+        Self { millis: 10, deadly: 0, calls: false, plain: false, long: None }
     }
 }
 
@@ -52,6 +56,13 @@ impl Mix {
         }
         if self.calls {
             kind |= CALLS;
+        }
+        let is_long = self.long.is_some_and(|(n, _)| chance.u32(..n) == 0);
+        if let (true, Some((_, millis))) = (is_long, self.long) {
+            kind = millis << MILLIS;
+        }
+        if self.plain {
+            kind = kind >> MILLIS << MILLIS;
         }
         // One reason to fail is enough.
         if kind & DEADLY != 0 {

@@ -20,8 +20,14 @@
 
 mod clock;
 mod r1;
+mod r12;
+mod r13;
 mod r3;
 mod r4;
+mod r5;
+mod r6;
+mod r7;
+mod r8;
 mod r9;
 mod run;
 
@@ -39,8 +45,19 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] =
-    &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO, &r9::SCENARIO, &clock::SCENARIO];
+pub(crate) const ALL: &[&Scenario] = &[
+    &r1::SCENARIO,
+    &r3::SCENARIO,
+    &r4::SCENARIO,
+    &r5::SCENARIO,
+    &r6::SCENARIO,
+    &r7::SCENARIO,
+    &r8::SCENARIO,
+    &r9::SCENARIO,
+    &r12::SCENARIO,
+    &r13::SCENARIO,
+    &clock::SCENARIO,
+];
 
 /// One way to try the system.
 #[derive(Debug)]
@@ -100,7 +117,7 @@ pub(crate) const FIGURES: Figures = Figures {
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
     patience: Duration::from_secs(60),
-    mix: Mix { millis: 10, deadly: 0, calls: false },
+    mix: Mix { millis: 10, deadly: 0, calls: false, plain: false, long: None },
 };
 
 /// For scenarios that show nothing beside the invariants.

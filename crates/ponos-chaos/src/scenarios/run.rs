@@ -20,8 +20,9 @@ const SHOWN: usize = 20;
 /// What is to be run. Without figures it takes those of the scenario's long form.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Which one; see `list`.
-    pub(crate) scenario: String,
+    /// Which ones, one after the other; see `list`. Those that need a RabbitMQ node share one.
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
     /// `sqlite` or `rabbitmq` for a broker of the run's own, or a URL [default: the scenario's first].
     #[arg(long)]
     pub(crate) broker: Option<String>,
@@ -53,16 +54,20 @@ pub(crate) struct RunArgs {
 
 /// 0 if every invariant holds, 1 if not, 2 if the run could not be made.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
-    ending(run_and_judge(&args))
+    let ends = args
+        .scenarios
+        .iter()
+        .map(|name| run_and_judge(&args, name).map_err(|error| error.context(name.clone())));
+    ExitCode::from(ends.map(ending).max().unwrap_or(2))
 }
 
-fn ending(judged: anyhow::Result<bool>) -> ExitCode {
+fn ending(judged: anyhow::Result<bool>) -> u8 {
     match judged {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             output::problem(&format!("ponos-chaos: {error:#}"));
-            ExitCode::from(2)
+            2
         }
     }
 }
@@ -76,11 +81,11 @@ pub(crate) fn judge(dir: &Path) -> ExitCode {
         verdict.violations.iter().for_each(|violation| output::line(violation));
         anyhow::Ok(verdict.violations.is_empty())
     };
-    ending(judged())
+    ExitCode::from(ending(judged()))
 }
 
-fn run_and_judge(args: &RunArgs) -> anyhow::Result<bool> {
-    let scenario = find(&args.scenario)?;
+fn run_and_judge(args: &RunArgs, name: &str) -> anyhow::Result<bool> {
+    let scenario = find(name)?;
     let default = scenario.brokers.first().context("a scenario has a broker")?.to_string();
     let broker = args.broker.as_deref().unwrap_or(&default);
     if !scenario.brokers.contains(&Site::kind_of(broker)) {
@@ -88,7 +93,9 @@ fn run_and_judge(args: &RunArgs) -> anyhow::Result<bool> {
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     let figures = args.figures(scenario)?;
-    let (dir, kept) = directory(args.dir.as_deref())?;
+    let several = args.scenarios.len() > 1;
+    let named = args.dir.as_ref().map(|dir| if several { dir.join(name) } else { dir.clone() });
+    let (dir, kept) = directory(named.as_deref())?;
     output::line(&format!("{} on {}, seed {seed}: {}", scenario.name, Site::kind_of(broker), scenario.title));
     let began = Instant::now();
     let made = make(scenario, broker, seed, figures, &dir);
@@ -101,8 +108,15 @@ fn run_and_judge(args: &RunArgs) -> anyhow::Result<bool> {
     };
     let mut verdict = check(&book);
     let rows = (scenario.judge)(&book, &mut verdict);
-    let outcome =
-        Outcome::of(scenario, &book, &verdict, rows, version, args.command(broker, seed), began.elapsed());
+    let outcome = Outcome::of(
+        scenario,
+        &book,
+        &verdict,
+        rows,
+        version,
+        args.command(scenario, broker, seed),
+        began.elapsed(),
+    );
     output::line(&outcome.table());
     if args.results != Path::new("-") {
         report::append(&args.results, &outcome)?;
@@ -172,10 +186,10 @@ impl RunArgs {
     }
 
     /// What to type to do it again.
-    fn command(&self, broker: &str, seed: u64) -> String {
+    fn command(&self, scenario: &Scenario, broker: &str, seed: u64) -> String {
         // A URL may hold a password.
         let broker = if broker.contains(':') { Site::kind_of(broker).to_string() } else { broker.to_owned() };
-        let mut command = format!("run {} --broker {broker} --seed {seed}", self.scenario);
+        let mut command = format!("run {} --broker {broker} --seed {seed}", scenario.name);
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 command += &format!(" --{name} {value}");

@@ -55,6 +55,11 @@ impl Process {
         self.child.kill().with_context(|| format!("killing {} {}", self.role, self.number))
     }
 
+    /// SIGTERM: it ends in order.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// SIGSTOP: it stands still, with everything that it holds.
     pub(crate) fn stop(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
@@ -81,7 +86,7 @@ impl Process {
     }
 
     /// Waits for its end by itself.
-    fn ended_within(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+    pub(super) fn ended_within(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {

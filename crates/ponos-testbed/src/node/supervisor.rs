@@ -55,6 +55,11 @@ impl Supervisor {
         self.order("kill");
     }
 
+    /// Asks the Erlang VM to end.
+    pub(super) fn terminate(&self) {
+        self.order("terminate");
+    }
+
     pub(super) fn freeze(&self) {
         self.order("freeze");
     }

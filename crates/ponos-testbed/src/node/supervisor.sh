@@ -26,6 +26,7 @@ while read -r order; do
       fi
       ;;
     kill) kill_vm ;;
+    terminate) kill -TERM "$vm" ;;
     freeze) kill -STOP "$vm" ;;
     thaw) kill -CONT "$vm" ;;
   esac

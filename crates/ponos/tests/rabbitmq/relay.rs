@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ponos::core::broker::Broker as _;
 use ponos::prelude::*;
 use ponos_testbed::{Node, Relay};
 
@@ -71,6 +72,28 @@ async fn a_cut_connection() {
     let since = Instant::now();
     through.relay.cut();
     through.comes_back(since, "cut").await;
+}
+
+/// As RabbitMQ 3.10.8 does it with who reads a stream that somebody else is just declaring: instances that start at the
+/// same moment.
+#[tokio::test]
+async fn a_connection_that_is_cut_while_its_service_starts() {
+    let node = Node::shared();
+    let direct = node.fresh_vhost();
+    let relay = Relay::to(node.amqp_port());
+    let broker = broker(&relay.url(&direct)).await;
+    // So that many declarations are still to come when the first one is seen.
+    relay.delay(millis(30));
+    let starts = tokio::spawn(unit().start(Arc::new(Seen::default()), Arc::clone(&broker)));
+    let exchange = format!("/api/exchanges/{}/job.done", vhost(&direct));
+    until("a part is declared", secs(20), || node.http("GET", &exchange, None).0 == 200).await;
+    assert!(!starts.is_finished());
+    relay.cut();
+    relay.heal();
+    let running = starts.await.unwrap().unwrap();
+    assert!(broker.stats().reconnects > 0);
+    running.shutdown().await;
+    broker.close().await.unwrap();
 }
 
 #[tokio::test]
