@@ -24,7 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     brokers: &[BrokerKind::RabbitMq],
     long: Figures { jobs: 100_000, faults: 1, pace: 200, patience: PATIENCE, ..FIGURES },
     short: Figures {
-        jobs: 300,
+        jobs: 150,
         faults: 1,
         workers: 2,
         pace: 100,

@@ -4,14 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures of a run")]
 
-#[path = "alarm.rs"]
-mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
 #[path = "breaker.rs"]
 mod breaker;
-#[path = "check.rs"]
-mod check;
 #[path = "confirms.rs"]
 mod confirms;
 #[path = "conformance.rs"]
@@ -24,16 +20,12 @@ mod errors;
 mod failed;
 #[path = "limits.rs"]
 mod limits;
-#[path = "load.rs"]
-mod load;
 #[path = "messages.rs"]
 mod messages;
 #[path = "metrics.rs"]
 mod metrics;
 #[path = "mixed_fleet.rs"]
 mod mixed_fleet;
-#[path = "node_kills.rs"]
-mod node_kills;
 #[path = "orders.rs"]
 mod orders;
 #[path = "peer.rs"]
