@@ -18,7 +18,12 @@
 //! 5. What a scenario must show beside the invariants (a breaker that tripped, a time that was kept) is checked by its
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
+mod pause;
 mod r1;
+mod r10;
+mod r11;
+mod r14;
+mod r2;
 mod r4;
 mod run;
 
@@ -35,7 +40,15 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] = &[&r1::SCENARIO, &r4::SCENARIO];
+pub(crate) const ALL: &[&Scenario] = &[
+    &r1::SCENARIO,
+    &r2::SCENARIO,
+    &r4::SCENARIO,
+    &pause::SCENARIO,
+    &r10::SCENARIO,
+    &r11::SCENARIO,
+    &r14::SCENARIO,
+];
 
 /// One way to try the system.
 #[derive(Debug)]
