@@ -18,9 +18,14 @@
 //! 5. What a scenario must show beside the invariants (a breaker that tripped, a time that was kept) is checked by its
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
+mod pause;
 mod r1;
+mod r10;
+mod r11;
 mod r12;
 mod r13;
+mod r14;
+mod r2;
 mod r4;
 mod r5;
 mod r6;
@@ -43,13 +48,18 @@ use crate::system::{BrokerKind, System};
 /// All of them, in the order of the report.
 pub(crate) const ALL: &[&Scenario] = &[
     &r1::SCENARIO,
+    &r2::SCENARIO,
     &r4::SCENARIO,
     &r5::SCENARIO,
     &r6::SCENARIO,
     &r7::SCENARIO,
     &r8::SCENARIO,
+    &pause::SCENARIO,
+    &r10::SCENARIO,
+    &r11::SCENARIO,
     &r12::SCENARIO,
     &r13::SCENARIO,
+    &r14::SCENARIO,
 ];
 
 /// One way to try the system.
@@ -110,7 +120,7 @@ pub(crate) const FIGURES: Figures = Figures {
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
     patience: Duration::from_secs(60),
-    mix: Mix { millis: 10, deadly: 0, calls: false, plain: false, long: None },
+    mix: Mix::USUAL,
 };
 
 /// For scenarios that show nothing beside the invariants.
