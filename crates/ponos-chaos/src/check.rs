@@ -29,7 +29,6 @@ use crate::ledger::{Answer, Book};
 /// What the checker counted and found.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    pub(crate) asked: usize,
     pub(crate) confirmed: usize,
     pub(crate) unknown: usize,
     pub(crate) refused: usize,
@@ -48,16 +47,9 @@ pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
 }
 
-impl Verdict {
-    pub(crate) fn extra(&self) -> usize {
-        self.extra.values().sum()
-    }
-}
-
 /// Judges a run.
 pub(crate) fn check(book: &Book) -> Verdict {
     let mut verdict = Verdict {
-        asked: book.jobs.len(),
         runs: book.runs.values().map(Vec::len).sum(),
         violations: book.torn.iter().map(|what| format!("the ledger: {what}")).collect(),
         ..Verdict::default()
@@ -81,3 +73,6 @@ pub(crate) fn check(book: &Book) -> Verdict {
     }
     verdict
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,43 +1,52 @@
 //! The short form of each scenario: a few seconds, with every invariant checked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's output is for who looks into a failure"
+)]
 
 use std::process::Command;
 
-/// Runs a scenario in its short form; RabbitMQ is a virtual host of the node that these tests share.
-fn short(scenario: &str, broker: &str) {
-    let url = match broker {
-        "rabbitmq" => ponos_testbed::Node::shared().fresh_vhost(),
-        other => other.to_owned(),
-    };
+/// Runs scenarios in their short form, one after the other; those that need a RabbitMQ node share one.
+fn short(scenarios: &[&str], broker: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_ponos-chaos"))
-        .args(["run", scenario, "--short", "--results", "-", "--broker", &url])
+        .arg("run")
+        .args(scenarios)
+        .args(["--short", "--results", "-", "--broker", broker])
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}{err}");
-    assert!(output.status.success(), "{scenario} on {broker}: {}", output.status);
+    assert!(output.status.success(), "{scenarios:?} on {broker}: {}", output.status);
 }
 
 #[test]
 fn r1_no_job_is_lost_when_workers_on_sqlite_are_killed() {
-    short("r1", "sqlite");
+    short(&["r1"], "sqlite");
+}
+
+/// Workers killed, the node killed, the network, alarms, jobs that take too long, migrations.
+#[test]
+fn r4_r5_r7_r8_r12_r13_no_job_is_lost_on_one_rabbitmq_node_whatever_happens_to_it() {
+    short(&["r4", "r5", "r7", "r8", "r12", "r13"], "rabbitmq");
 }
 
 #[test]
 fn r3_no_confirmed_change_is_taken_back_when_the_power_is_cut() {
-    short("r3", "sqlite");
+    short(&["r3"], "sqlite");
 }
 
 #[test]
-fn r4_no_job_is_lost_when_workers_on_rabbitmq_are_killed() {
-    short("r4", "rabbitmq");
+fn r6_publishing_goes_on_and_no_job_is_lost_when_the_nodes_of_a_cluster_are_killed() {
+    short(&["r6"], "cluster");
 }
 
 #[test]
 fn r9_no_job_is_lost_when_the_disk_is_full() {
-    short("r9", "sqlite");
+    short(&["r9"], "sqlite");
 }
 
 #[test]
 fn clock_no_job_is_early_late_or_twice_when_the_wall_clock_jumps() {
-    short("clock", "sqlite");
+    short(&["clock"], "sqlite");
 }

@@ -405,10 +405,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// What it printed, when it failed or took more than a minute.
+    /// What it printed, when it failed or took more than three minutes.
     pub fn ctl(&self, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", "60"]);
+        command.args(["--kill-after=5", "180"]);
         if let Some(root) = &self.options.root {
             command.arg("chroot").arg(root);
         }

@@ -63,6 +63,7 @@ impl<'a> Reruns<'a> {
     fn hit(&self, process: Option<u32>, from: Micros, to: Micros) -> impl Iterator<Item = (u32, &'a Fault)> {
         self.faults.iter().copied().filter(move |(_, fault)| {
             let touches = match (fault.scope, process) {
+                (Scope::Nobody, _) => false,
                 (Scope::All, _) | (_, None) => true,
                 (Scope::Process(touched), Some(process)) => touched == process,
             };

@@ -92,7 +92,7 @@ impl Fault {
     pub(crate) fn is_felt_after(&self, time: Micros) -> bool {
         match (self.kind.as_str(), self.to) {
             // Nothing happens in a process that is dead.
-            ("kill", Some(to)) => to >= time,
+            ("kill" | "abort", Some(to)) => to >= time,
             (_, Some(to)) => to + AFTERMATH >= time,
             (_, None) => true,
         }
@@ -124,12 +124,23 @@ pub(crate) struct Sample {
     pub(crate) fds: u64,
 }
 
+/// Where the numbers of faults begin that nobody but their victim knows of.
+const DEATHS: u32 = 1 << 31;
+
+/// How long the kernel may take to end a process that aborts.
+const ABORT: Micros = 1_000_000;
+
 impl Book {
     /// A ledger from its beginning.
     pub(crate) fn of(records: impl IntoIterator<Item = Record>) -> Self {
         let mut book = Self::default();
         records.into_iter().for_each(|record| book.add(record));
         book
+    }
+
+    /// How many publishes of this process have no answer.
+    pub(crate) fn publishing(&self, process: u32) -> u32 {
+        self.publishers.get(&process).map_or(0, |(asked, answered)| asked - answered)
     }
 
     /// How many calls of this process have begun and not ended.
@@ -173,6 +184,11 @@ impl Book {
             Entry::Ended { run, ending } => self.ended(at, by, run, ending),
             Entry::Fault { fault, kind, scope, what } => {
                 self.faults.insert(fault, Fault { kind, scope, what, from: at, to: None });
+            }
+            Entry::Dying => {
+                let (kind, what) = ("abort".to_owned(), String::new());
+                let fault = Fault { kind, scope: Scope::Process(by), what, from: at, to: Some(at + ABORT) };
+                self.faults.insert(DEATHS + by, fault);
             }
             Entry::Over { fault } => match self.faults.get_mut(&fault) {
                 Some(fault) => fault.to = Some(at),

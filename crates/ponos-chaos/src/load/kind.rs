@@ -36,11 +36,14 @@ pub(crate) struct Mix {
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { millis: 10, deadly: 0, calls: false, plain: false, long: None }
+        Self::USUAL
     }
 }
 
 impl Mix {
+    /// The one that most scenarios have.
+    pub(crate) const USUAL: Self = Self { millis: 10, deadly: 0, calls: false, plain: false, long: None };
+
     /// The kind of a job: an eighth begin as an event, a quarter emit one for the second service, an eighth fail once,
     /// one in 64 is given up and recovered. The same seed draws the same kinds, whatever else happens.
     pub(crate) fn kind(self, seed: u64, job: u32) -> Kind {

@@ -19,9 +19,14 @@
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
 mod clock;
+mod pause;
 mod r1;
+mod r10;
+mod r11;
 mod r12;
 mod r13;
+mod r14;
+mod r2;
 mod r3;
 mod r4;
 mod r5;
@@ -47,6 +52,7 @@ use crate::system::{BrokerKind, System};
 /// All of them, in the order of the report.
 pub(crate) const ALL: &[&Scenario] = &[
     &r1::SCENARIO,
+    &r2::SCENARIO,
     &r3::SCENARIO,
     &r4::SCENARIO,
     &r5::SCENARIO,
@@ -54,8 +60,12 @@ pub(crate) const ALL: &[&Scenario] = &[
     &r7::SCENARIO,
     &r8::SCENARIO,
     &r9::SCENARIO,
+    &r10::SCENARIO,
+    &r11::SCENARIO,
     &r12::SCENARIO,
     &r13::SCENARIO,
+    &r14::SCENARIO,
+    &pause::SCENARIO,
     &clock::SCENARIO,
 ];
 
@@ -117,7 +127,7 @@ pub(crate) const FIGURES: Figures = Figures {
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
     patience: Duration::from_secs(60),
-    mix: Mix { millis: 10, deadly: 0, calls: false, plain: false, long: None },
+    mix: Mix::USUAL,
 };
 
 /// For scenarios that show nothing beside the invariants.

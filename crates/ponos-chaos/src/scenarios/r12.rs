@@ -24,7 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     brokers: &[BrokerKind::RabbitMq],
     long: Figures { jobs: 100_000, faults: 1, pace: 200, patience: PATIENCE, ..FIGURES },
     short: Figures {
-        jobs: 300,
+        jobs: 150,
         faults: 1,
         workers: 2,
         pace: 100,
@@ -36,7 +36,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     judge: no_job_runs_for_ever,
 };
 
-const MIX: Mix = Mix { millis: 10, deadly: 0, calls: false, plain: false, long: Some((50, LONG)) };
+const MIX: Mix = Mix { long: Some((50, LONG)), ..Mix::USUAL };
 
 fn let_jobs_take_long(system: &mut System) -> anyhow::Result<()> {
     let node = system.site.node()?;

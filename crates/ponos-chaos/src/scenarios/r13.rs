@@ -32,7 +32,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_000, faults: 3, workers: 2, patience: PATIENCE, ..FIGURES },
+    short: Figures { jobs: 500, faults: 2, workers: 2, patience: PATIENCE, ..FIGURES },
     run: migrate,
     judge: nothing_else,
 };

@@ -22,7 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         patience: PATIENCE,
         ..FIGURES
     },
-    short: Figures { jobs: 1_500, faults: 1, pace: 500, workers: 2, patience: PATIENCE, ..FIGURES },
+    short: Figures { jobs: 1_000, faults: 1, pace: 500, workers: 2, patience: PATIENCE, ..FIGURES },
     run: kill_the_node,
     judge: nothing_else,
 };

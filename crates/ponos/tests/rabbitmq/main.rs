@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures of a run")]
 
-#[path = "alarm.rs"]
-mod alarm;
 #[path = "../another_process/mod.rs"]
 mod another_process;
 #[allow(dead_code, reason = "the tables are also those of another test binary")]
@@ -13,8 +11,6 @@ mod another_process;
 mod bad_input;
 #[path = "breaker.rs"]
 mod breaker;
-#[path = "check.rs"]
-mod check;
 #[path = "confirms.rs"]
 mod confirms;
 #[path = "conformance.rs"]
@@ -27,8 +23,6 @@ mod errors;
 mod failed;
 #[path = "limits.rs"]
 mod limits;
-#[path = "load.rs"]
-mod load;
 #[path = "messages.rs"]
 mod messages;
 #[path = "metrics.rs"]
@@ -37,8 +31,6 @@ mod metrics;
 mod mixed_fleet;
 #[path = "model.rs"]
 mod model;
-#[path = "node_kills.rs"]
-mod node_kills;
 #[path = "orders.rs"]
 mod orders;
 #[path = "peer.rs"]
