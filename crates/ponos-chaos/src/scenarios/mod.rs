@@ -108,8 +108,11 @@ pub(crate) const FIGURES: Figures = Figures {
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
     patience: Duration::from_secs(60),
-    mix: Mix { millis: 10, deadly: 0, calls: false },
+    mix: MIX,
 };
+
+/// Ordinary jobs.
+pub(crate) const MIX: Mix = Mix { millis: 10, deadly: 0, calls: false };
 
 /// For scenarios that show nothing beside the invariants.
 pub(crate) fn nothing_else(_: &Book, _: &mut Verdict) -> Vec<(String, String)> {
