@@ -1,5 +1,7 @@
 //! The short form of each scenario: a few seconds, with every invariant checked.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests; what a run printed")]
+
 use std::process::Command;
 
 use ponos_testbed::Node;

@@ -48,6 +48,9 @@ pub(super) fn kill_workers(system: &mut System) -> anyhow::Result<()> {
         workers.truncate(victims);
         cutting += faults::kill(system, &workers)?;
         system.start_workers(u32::try_from(workers.len())?)?;
+        // Otherwise a busy machine kills faster than it starts, until a job that was cut six times counts as a killer.
+        let all = system.workers();
+        system.until("the next workers", |book| all.iter().all(|number| book.up.contains_key(number)))?;
     }
     Ok(())
 }
