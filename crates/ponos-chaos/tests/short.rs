@@ -50,3 +50,18 @@ fn r9_no_job_is_lost_when_the_disk_is_full() {
 fn clock_no_job_is_early_late_or_twice_when_the_wall_clock_jumps() {
     short(&["clock"], "sqlite");
 }
+
+#[test]
+fn r2_no_confirmed_job_is_lost_when_publishers_on_sqlite_are_killed() {
+    short(&["r2"], "sqlite");
+}
+
+#[test]
+fn r10_jobs_wait_for_a_dependency_on_sqlite_instead_of_being_given_up() {
+    short(&["r10"], "sqlite");
+}
+
+#[test]
+fn r14_nothing_is_lost_when_processes_on_sqlite_are_killed_and_stopped_by_turns() {
+    short(&["r14"], "sqlite");
+}

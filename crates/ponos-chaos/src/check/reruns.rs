@@ -24,6 +24,9 @@ pub(crate) enum Why {
 /// How long after its end a run may still be without its settlement: as long as a broker is given to answer.
 const SETTLEMENT: Micros = 60_000_000;
 
+/// How many losses make a job a suspect.
+const SUSPECTED: usize = 3;
+
 pub(super) fn check(book: &Book, verdict: &mut Verdict) {
     let reruns = Reruns::of(book);
     for (call, runs) in &book.runs {
@@ -95,6 +98,11 @@ impl<'a> Reruns<'a> {
         let until = again.started.min(begun + SETTLEMENT);
         let job = self.book.jobs.get(&call.job)?;
         let of = |step, attempt| self.book.runs.get(&Call { job: call.job, step, attempt });
+        // Who loses its process three times is copied to the queue of suspects, by whoever has it then.
+        let losses = self.hit(None, job.asked, again.started).filter(|(_, fault)| fault.scope != Scope::All);
+        if call.step == Step::Make && losses.count() >= SUSPECTED {
+            return Some(Why::SentTwice);
+        }
         if call.step == Step::Make && call.attempt == 1 {
             // Sent by the publisher, or by the reaction to the publisher's event, which may be in any process.
             let (by, until) = match job.kind.begins_as_event() {

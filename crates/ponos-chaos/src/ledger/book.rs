@@ -78,7 +78,6 @@ pub(crate) struct Run {
 pub(crate) struct Fault {
     pub(crate) kind: String,
     pub(crate) scope: Scope,
-    pub(crate) what: String,
     pub(crate) from: Micros,
     /// `None` while it lasts.
     pub(crate) to: Option<Micros>,
@@ -182,12 +181,12 @@ impl Book {
                 }
             }
             Entry::Ended { run, ending } => self.ended(at, by, run, ending),
-            Entry::Fault { fault, kind, scope, what } => {
-                self.faults.insert(fault, Fault { kind, scope, what, from: at, to: None });
+            Entry::Fault { fault, kind, scope, .. } => {
+                self.faults.insert(fault, Fault { kind, scope, from: at, to: None });
             }
             Entry::Dying => {
-                let (kind, what) = ("abort".to_owned(), String::new());
-                let fault = Fault { kind, scope: Scope::Process(by), what, from: at, to: Some(at + ABORT) };
+                let kind = "abort".to_owned();
+                let fault = Fault { kind, scope: Scope::Process(by), from: at, to: Some(at + ABORT) };
                 self.faults.insert(DEATHS + by, fault);
             }
             Entry::Over { fault } => match self.faults.get_mut(&fault) {

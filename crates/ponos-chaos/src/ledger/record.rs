@@ -325,7 +325,7 @@ mod tests {
             let record = Record { at: 12, by: 3, entry };
             assert_eq!(record.to_string().parse::<Record>().unwrap(), record);
         }
-        assert!("X 1 2".parse::<Record>().is_err());
+        assert!("Z 1 2".parse::<Record>().is_err());
         assert!("S 1 2 3".parse::<Record>().is_err());
     }
 

@@ -102,7 +102,7 @@ impl DiskSpace {
     fn set_full(&self, system: &System, full: bool) -> anyhow::Result<()> {
         match (self, &system.site) {
             (Self::Shim(shim), _) => shim.set_full(full)?,
-            (Self::Alarm, Site::Node(node)) => {
+            (Self::Alarm, Site::Node(node, _)) => {
                 let limit = if full { "1000000GB" } else { "1MB" };
                 node.ctl(&["set_disk_free_limit", limit])
                     .map_err(|e| anyhow::anyhow!("the disk alarm: {e}"))?;

@@ -5,9 +5,9 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use ponos::Task;
 use ponos::prelude::*;
 use ponos::testing::{Faults, Simulation};
-use ponos::Task;
 
 #[event("order.placed")]
 pub(crate) struct OrderPlaced {
@@ -163,7 +163,9 @@ fn bank() -> Service<Bank> {
 fn shop() -> Service<Shop> {
     Service::new()
         .on_with(pack_what_was_paid, |p| p.concurrency(2))
-        .task(pack, |p| p.max_retries(4).timeout(secs(30)).concurrency(2).prefetch(4).rate_limit(5.per_second()))
+        .task(pack, |p| {
+            p.max_retries(4).timeout(secs(30)).concurrency(2).prefetch(4).rate_limit(5.per_second())
+        })
         .task(count, |p| p.max_retries(2).timeout(secs(10)).no_breaker().concurrency(1).prefetch(2))
 }
 

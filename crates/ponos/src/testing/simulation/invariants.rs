@@ -25,7 +25,7 @@ use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::name::QueueName;
 
 use super::super::faults::Fault;
-use super::super::history::{Entry, Happened, History, RunEnd, Ruling, Sent, SettleTold, Told};
+use super::super::history::{Entry, Happened, History, Ruling, RunEnd, Sent, SettleTold, Told};
 use crate::clock::virtual_time::START;
 
 /// What should not have happened.
@@ -131,7 +131,11 @@ struct Checker {
 
 impl Checker {
     fn violated(&mut self, rule: &str, message: MessageId, problem: impl Into<String>) {
-        self.violations.push(Violation { rule: rule.into(), message: Some(message), problem: problem.into() });
+        self.violations.push(Violation {
+            rule: rule.into(),
+            message: Some(message),
+            problem: problem.into(),
+        });
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -147,7 +151,11 @@ impl Checker {
             Happened::Taken { .. } => self.taken(&entry.what),
             Happened::Told { id, outcome: Told::Confirmed } => {
                 if !self.tids.contains_key(id) {
-                    self.violated("I1", *id, "a publisher was told of a message that the broker does not have");
+                    self.violated(
+                        "I1",
+                        *id,
+                        "a publisher was told of a message that the broker does not have",
+                    );
                 }
                 self.confirmed.insert(*id);
             }
@@ -285,7 +293,8 @@ impl Checker {
             && entry.at < earliest
             && !self.is_excused(queue, id)
         {
-            let problem = format!("attempt {attempt} began {:?} too early", earliest.saturating_sub(entry.at));
+            let problem =
+                format!("attempt {attempt} began {:?} too early", earliest.saturating_sub(entry.at));
             self.violated("I8", id, problem);
         }
     }
@@ -338,7 +347,8 @@ impl Checker {
             Some((RunEnd::Snoozed(asked), at)) => {
                 let early = due < wall(*at + *asked);
                 if next != attempt || early {
-                    let problem = format!("attempt {attempt} was put off, and attempt {next} follows at {due:?}");
+                    let problem =
+                        format!("attempt {attempt} was put off, and attempt {next} follows at {due:?}");
                     self.violated("I8", id, problem);
                 }
                 let key = self.works.get(&tag).map(|work| work.key.clone());
@@ -380,7 +390,8 @@ impl Checker {
                 Some(sends) => {
                     let missing = sends.iter().find(|sent| !self.tids.contains_key(sent)).copied();
                     if let Some(missing) = missing {
-                        let problem = format!("{ruling:?}, and the broker does not have its effect {missing}");
+                        let problem =
+                            format!("{ruling:?}, and the broker does not have its effect {missing}");
                         self.violated("I1", id, problem);
                     }
                 }
@@ -422,14 +433,17 @@ impl Checker {
                 self.violated("I1", id, format!("has no end in {queue}: it is lost"));
             }
             if ends > 1 + excused {
-                let problem = format!("has {ends} ends in {queue}, and faults explain {excused} more than one");
+                let problem =
+                    format!("has {ends} ends in {queue}, and faults explain {excused} more than one");
                 self.violated("I7", id, problem);
             }
             for ((recovers, attempt), runs) in &job.runs {
                 let repeated = job.repeated.get(&(*recovers, *attempt)).copied().unwrap_or(0);
                 if *runs > 1 + excused + repeated {
                     let rule = if *recovers { "I3" } else { "I7" };
-                    let problem = format!("attempt {attempt} ran {runs} times, and faults explain {excused} more than one");
+                    let problem = format!(
+                        "attempt {attempt} ran {runs} times, and faults explain {excused} more than one"
+                    );
                     self.violated(rule, id, problem);
                 }
             }
