@@ -11,6 +11,8 @@ mod tail;
 mod writer;
 
 pub(crate) use book::{Book, Fault, Job, Run};
+#[cfg(test)]
+pub(crate) use record::Record;
 pub(crate) use record::{Answer, Call, Ending, Entry, Micros, Scope, Step, now};
 pub(crate) use tail::Tail;
 pub(crate) use writer::Ledger;

@@ -4,7 +4,7 @@ mod kind;
 mod services;
 
 pub(crate) use kind::{Kind, Mix};
-pub(crate) use services::{Bench, Forge, PieceMake, PieceShelve, PieceWanted, forge, shop};
+pub(crate) use services::{Bench, Forge, PieceMake, PieceShelve, PieceWanted, forge, shop, switch};
 
 /// How often a failing job is tried again.
 pub(crate) const MAX_RETRIES: u32 = 8;

@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) cutting: usize,
     pub(crate) confirm_stall_ms: u64,
     pub(crate) run_stall_ms: u64,
+    #[serde(default)]
+    pub(crate) slowest_publish_ms: u64,
     pub(crate) resumed_median_ms: Option<u64>,
     pub(crate) resumed_p99_ms: Option<u64>,
     pub(crate) resumed_max_ms: Option<u64>,
@@ -93,6 +95,7 @@ impl Outcome {
             cutting: times.cutting,
             confirm_stall_ms: times.confirm_stall / 1_000,
             run_stall_ms: times.run_stall / 1_000,
+            slowest_publish_ms: times.slowest_publish / 1_000,
             resumed_median_ms: resumed(0.5),
             resumed_p99_ms: resumed(0.99),
             resumed_max_ms: resumed(1.0),
@@ -126,6 +129,7 @@ impl Outcome {
             ("of which extra", format!("{} ({:.2} %)", counts(&self.extra), self.extra_share())),
             ("longest without a confirm", seconds(self.confirm_stall_ms)),
             ("longest without a run", seconds(self.run_stall_ms)),
+            ("slowest publish", seconds(self.slowest_publish_ms)),
         ];
         if let (Some(median), Some(p99), Some(max)) =
             (self.resumed_median_ms, self.resumed_p99_ms, self.resumed_max_ms)
@@ -174,14 +178,114 @@ pub(crate) fn write(results: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::write(to, document).with_context(|| format!("writing {}", to.display()))
 }
 
+/// The newest run of each scenario on each broker, in the order of the scenarios.
+fn newest(runs: &[Outcome]) -> Vec<(&'static Scenario, &Outcome)> {
+    let mut newest: BTreeMap<(usize, &str), &Outcome> = BTreeMap::new();
+    for run in runs {
+        let Some(place) = ALL.iter().position(|scenario| scenario.name == run.scenario) else { continue };
+        let kept = newest.entry((place, &run.broker)).or_insert(run);
+        if run.at >= kept.at {
+            *kept = run;
+        }
+    }
+    newest.into_iter().map(|((place, _), run)| (ALL[place], run)).collect()
+}
+
+const HEAD: &str = "\
+# Reliability
+
+Publishers, workers and an append-only ledger run as processes of their own; faults come from outside; a checker computes
+from the ledger alone whether every confirmed job came to its end. This file is written by `ponos-chaos report` from
+`docs/reliability/runs.jsonl`: the newest run of each scenario on each broker.
+
+```sh
+cargo run --release -p ponos-chaos -- list
+cargo run --release -p ponos-chaos -- run r1 --broker sqlite --seed 7 --minutes 5
+cargo run --release -p ponos-chaos -- report
+```
+
+The seed decides on the kinds of jobs, on victims, and on the pauses between faults. It does not replay how the processes
+of a run are timed against each other: that is the machine's.
+
+`lost` counts confirmed jobs that did not come to their end. `run again` counts runs beyond the first of a call, each of which
+must have a fault that explains it; without one it is a violation.
+";
+
 /// The document, from the newest run of each scenario on each broker.
 fn document(runs: &[Outcome]) -> String {
-    let mut text = String::from("# Reliability\n");
+    let newest = newest(runs);
+    let mut text = String::from(HEAD);
+    text +=
+        "\n| scenario | broker | jobs | faults | lost | run again | longest stall | violations | seed |\n";
+    text += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    for (_, run) in &newest {
+        text += &format!(
+            "| {} | {} | {} | {} | **{}** | {} ({:.2} %) | {:.1} s | {} | {} |\n",
+            run.scenario.to_uppercase(),
+            run.version,
+            run.confirmed,
+            run.faults.values().sum::<usize>(),
+            run.lost,
+            run.extra.values().sum::<usize>(),
+            run.extra_share(),
+            run.confirm_stall_ms.max(run.run_stall_ms) as f64 / 1_000.0,
+            run.violations,
+            run.seed,
+        );
+    }
+    text += "\nWhat the invariants are:\n\n";
+    for (name, what) in crate::check::INVARIANTS {
+        text += &format!("* **{name}** {what}.\n");
+    }
     for scenario in ALL {
-        text += &format!("\n## {}: {}\n", scenario.name.to_uppercase(), scenario.title);
-        for run in runs.iter().filter(|run| run.scenario == scenario.name) {
-            text += &run.table();
+        text += &format!(
+            "\n## {}: {}\n\n{}\n\nPassed: {}\n",
+            scenario.name.to_uppercase(),
+            scenario.title,
+            scenario.what,
+            scenario.passes
+        );
+        let of_it: Vec<_> = newest.iter().filter(|(of, _)| of.name == scenario.name).collect();
+        if of_it.is_empty() {
+            text += "\nNot run yet in its full form.\n";
+        }
+        for (_, run) in of_it {
+            let commit = run.commit.as_deref().map_or(String::new(), |commit| format!(", commit {commit}"));
+            text += &format!(
+                "\n`ponos-chaos {}`: {}{commit}\n\n```text\n{}\n```\n",
+                run.command,
+                run.version,
+                run.table()
+            );
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(at: u64, scenario: &str, confirmed: usize) -> Outcome {
+        let text = format!(
+            r#"{{"scenario":"{scenario}","broker":"sqlite","version":"sqlite","seed":7,"command":"run {scenario}",
+            "at":{at},"commit":null,"seconds":1.0,"confirmed":{confirmed},"unknown":0,"refused":0,"done":{confirmed},
+            "recovered":0,"lost":0,"runs":{confirmed},"extra":{{"cut":1}},"faults":{{"kill":2}},"cutting":1,
+            "confirm_stall_ms":10,"run_stall_ms":20,"resumed_median_ms":1,"resumed_p99_ms":2,"resumed_max_ms":3,
+            "violations":0,"rows":[["a row","its value"]]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_document_has_the_newest_run_of_each_and_says_what_is_missing() {
+        let document = document(&[outcome(2, "r1", 222), outcome(1, "r1", 111), outcome(3, "gone", 333)]);
+        assert!(
+            document.contains("| R1 | sqlite | 222 | 2 | **0** | 1 (0.45 %) | 0.0 s | 0 | 7 |"),
+            "{document}"
+        );
+        assert!(!document.contains("111") && !document.contains("333"));
+        assert!(document.contains("a row") && document.contains("its value"));
+        assert!(document.contains("Not run yet"), "of the others there is none");
+    }
 }

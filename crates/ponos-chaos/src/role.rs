@@ -50,9 +50,9 @@ pub(crate) enum Role {
         concurrency: u32,
         #[arg(long)]
         prefetch: u32,
-        /// With a circuit breaker for the dependency that jobs call.
+        /// With a circuit breaker for the dependency that jobs call, which opens for so many milliseconds first.
         #[arg(long)]
-        breaker: bool,
+        breaker: Option<u64>,
     },
 }
 

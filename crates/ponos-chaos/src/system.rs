@@ -96,9 +96,14 @@ impl System {
     /// Workers and a publisher, and waits until they have done something. The publisher comes when every worker has
     /// said what it listens to: an event that nobody hears yet goes to nobody.
     pub(crate) fn start_load(&mut self) -> anyhow::Result<()> {
-        self.start_workers(self.figures.workers)?;
-        let workers = self.workers();
-        self.until("the workers", |book| workers.iter().all(|number| book.up.contains_key(number)))?;
+        // The first one alone declares the queues: RabbitMQ 3.10.8 answers some who declare the same ones at the same
+        // moment with an internal error, and closes their connection.
+        let (first, rest) = (1.min(self.figures.workers), self.figures.workers.saturating_sub(1));
+        for count in [first, rest] {
+            self.start_workers(count)?;
+            let workers = self.workers();
+            self.until("the workers", |book| workers.iter().all(|number| book.up.contains_key(number)))?;
+        }
         self.start_publisher()?;
         self.until("the first jobs", |book| book.ended > 0)
     }
@@ -124,6 +129,21 @@ impl System {
         self.fleet.forget(number);
     }
 
+    /// No further job is given to anybody.
+    pub(crate) fn stop_feeding(&self) {
+        self.feed.set(|load| load.until = 0);
+    }
+
+    /// Writes down what each process needs of its machine.
+    pub(crate) fn sample(&mut self) {
+        for process in self.workers().into_iter().chain(self.publishers()) {
+            let sample = self.fleet.get(process).and_then(|process| process.sample());
+            if let Some((rss_kib, fds)) = sample {
+                self.ledger.write(Entry::Sample { process, rss_kib, fds });
+            }
+        }
+    }
+
     /// Workers that ended by themselves since the last call; they are forgotten.
     pub(crate) fn fallen(&mut self) -> Vec<u32> {
         let fallen = self.fleet.fallen();
@@ -147,11 +167,6 @@ impl System {
     /// The fault is taken back or complete.
     pub(crate) fn over(&self, fault: u32) {
         self.ledger.write(Entry::Over { fault });
-    }
-
-    /// How many faults there were.
-    pub(crate) fn faults(&self) -> u32 {
-        self.faults
     }
 
     /// Whether the run must go on: there were not enough jobs, `faults` are not enough faults, or it is too early.

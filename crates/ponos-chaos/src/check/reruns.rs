@@ -66,12 +66,13 @@ impl<'a> Reruns<'a> {
     fn hit(&self, process: Option<u32>, from: Micros, to: Micros) -> impl Iterator<Item = (u32, &'a Fault)> {
         self.faults.iter().copied().filter(move |(_, fault)| {
             let touches = match (fault.scope, process) {
+                (Scope::Nobody, _) => false,
                 (Scope::All, _) | (_, None) => true,
                 (Scope::Process(touched), Some(process)) => touched == process,
             };
             // Nothing happens in a process that is dead.
             let until = match (fault.kind.as_str(), fault.to) {
-                ("kill", Some(to)) => to,
+                ("kill" | "abort", Some(to)) => to,
                 (_, Some(to)) => to + AFTERMATH,
                 (_, None) => Micros::MAX,
             };

@@ -5,8 +5,6 @@ use crate::ledger::{Book, Fault, Micros, Run, Scope};
 /// What the ledger says of time.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Times {
-    /// From the first job that was asked for to the last line of a run.
-    pub(crate) whole: Micros,
     /// The longest time without a confirm, while publishes were open.
     pub(crate) confirm_stall: Micros,
     /// The longest time without the beginning of a run, while jobs were unfinished.
@@ -20,15 +18,12 @@ pub(crate) struct Times {
 
 impl Times {
     pub(crate) fn of(book: &Book) -> Self {
-        let began = book.jobs.values().map(|job| job.asked).min().unwrap_or_default();
         let starts = sorted(book.runs.values().flatten().map(|run| run.started));
         let confirmed = || book.jobs.values().filter(|job| job.is_confirmed());
         let confirms = sorted(confirmed().filter_map(|job| job.answered).map(|(at, _)| at));
-        let over = starts.last().copied().unwrap_or(began);
         let waits = confirmed().filter_map(|job| Some((job.asked, job.answered?.0)));
         let (resumed, cutting) = resumed(book);
         Self {
-            whole: over.saturating_sub(began),
             confirm_stall: longest(&confirms, &sorted_waits(waits.clone())),
             run_stall: longest(&starts, &sorted_waits(pending(book))),
             slowest_publish: waits.map(|(asked, at)| at - asked).max().unwrap_or_default(),
@@ -103,7 +98,9 @@ fn resumed(book: &Book) -> (Vec<Micros>, usize) {
     let mut first: std::collections::HashMap<u32, Option<Micros>> = std::collections::HashMap::new();
     let kills = |process: u32| {
         let of_process = move |fault: &Fault| matches!(fault.scope, Scope::Process(hit) if hit == process);
-        book.faults.iter().filter(move |(_, fault)| of_process(fault) && fault.kind == "kill")
+        book.faults
+            .iter()
+            .filter(move |(_, fault)| of_process(fault) && matches!(fault.kind.as_str(), "kill" | "abort"))
     };
     for runs in book.runs.values() {
         for (n, run) in runs.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::ledger::{Scope, now};
 use crate::system::System;
 
 /// Kills processes at once with SIGKILL, waits until the kernel has taken them away, and forgets them.
-/// Gives how many of them were in the middle of a call.
+/// Gives how many of them were in the middle of a call or of a publish.
 pub(crate) fn kill(system: &mut System, victims: &[u32]) -> anyhow::Result<u32> {
     let mut faults = Vec::new();
     for victim in victims {
@@ -22,7 +22,8 @@ pub(crate) fn kill(system: &mut System, victims: &[u32]) -> anyhow::Result<u32> 
     // What they wrote at last must have come to the ledger before anybody counts.
     std::thread::sleep(Duration::from_millis(50));
     let book = system.book();
-    let cut = victims.iter().filter(|victim| book.running(**victim) > 0).count();
+    let was_busy = |victim: u32| book.running(victim) > 0 || book.publishing(victim) > 0;
+    let cut = victims.iter().filter(|victim| was_busy(**victim)).count();
     Ok(u32::try_from(cut).unwrap_or(u32::MAX))
 }
 

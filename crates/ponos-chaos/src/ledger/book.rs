@@ -78,7 +78,6 @@ pub(crate) struct Run {
 pub(crate) struct Fault {
     pub(crate) kind: String,
     pub(crate) scope: Scope,
-    pub(crate) what: String,
     pub(crate) from: Micros,
     /// `None` while it lasts.
     pub(crate) to: Option<Micros>,
@@ -109,12 +108,23 @@ pub(crate) struct Sample {
     pub(crate) fds: u64,
 }
 
+/// Where the numbers of faults begin that nobody but their victim knows of.
+const DEATHS: u32 = 1 << 31;
+
+/// How long the kernel may take to end a process that aborts.
+const ABORT: Micros = 1_000_000;
+
 impl Book {
     /// A ledger from its beginning.
     pub(crate) fn of(records: impl IntoIterator<Item = Record>) -> Self {
         let mut book = Self::default();
         records.into_iter().for_each(|record| book.add(record));
         book
+    }
+
+    /// How many publishes of this process have no answer.
+    pub(crate) fn publishing(&self, process: u32) -> u32 {
+        self.publishers.get(&process).map_or(0, |(asked, answered)| asked - answered)
     }
 
     /// How many calls of this process have begun and not ended.
@@ -156,8 +166,13 @@ impl Book {
                 }
             }
             Entry::Ended { run, ending } => self.ended(at, by, run, ending),
-            Entry::Fault { fault, kind, scope, what } => {
-                self.faults.insert(fault, Fault { kind, scope, what, from: at, to: None });
+            Entry::Fault { fault, kind, scope, .. } => {
+                self.faults.insert(fault, Fault { kind, scope, from: at, to: None });
+            }
+            Entry::Dying => {
+                let kind = "abort".to_owned();
+                let fault = Fault { kind, scope: Scope::Process(by), from: at, to: Some(at + ABORT) };
+                self.faults.insert(DEATHS + by, fault);
             }
             Entry::Over { fault } => match self.faults.get_mut(&fault) {
                 Some(fault) => fault.to = Some(at),

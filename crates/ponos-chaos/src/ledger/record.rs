@@ -44,6 +44,8 @@ pub(crate) enum Entry {
     Ended { run: u32, ending: Ending },
     /// The driver is about to do something to somebody.
     Fault { fault: u32, kind: String, scope: Scope, what: String },
+    /// A worker is about to end itself, because of the job that it runs.
+    Dying,
     /// It has taken it back, or it is complete.
     Over { fault: u32 },
     /// What is in a queue after all has come to its end.
@@ -75,6 +77,8 @@ pub(crate) enum Scope {
     All,
     /// This process.
     Process(u32),
+    /// No process and no connection: nothing may run again because of it.
+    Nobody,
 }
 
 /// Which function.
@@ -168,9 +172,11 @@ impl fmt::Display for Record {
                 head('F')?;
                 match scope {
                     Scope::All => write!(f, "{fault} {kind} * {what}"),
+                    Scope::Nobody => write!(f, "{fault} {kind} - {what}"),
                     Scope::Process(process) => write!(f, "{fault} {kind} {process} {what}"),
                 }
             }
+            Entry::Dying => head('X'),
             Entry::Over { fault } => {
                 head('O')?;
                 write!(f, "{fault}")
@@ -262,10 +268,12 @@ fn parse(line: &str) -> anyhow::Result<Record> {
             let (fault, kind) = (words.read()?, words.text());
             let scope = match words.word() {
                 "*" => Scope::All,
+                "-" => Scope::Nobody,
                 process => Scope::Process(process.parse()?),
             };
             Entry::Fault { fault, kind, scope, what: words.rest() }
         }
+        "X" => Entry::Dying,
         "O" => Entry::Over { fault: words.read()? },
         "L" => Entry::Left { queue: words.text(), messages: words.read()? },
         "D" => Entry::Failed {
@@ -304,6 +312,8 @@ mod tests {
             Entry::Ended { run: 1, ending: Ending::GaveUp },
             Entry::Fault { fault: 1, kind: word(), scope: Scope::All, what: "two words".to_owned() },
             Entry::Fault { fault: 2, kind: word(), scope: Scope::Process(9), what: String::new() },
+            Entry::Fault { fault: 3, kind: word(), scope: Scope::Nobody, what: String::new() },
+            Entry::Dying,
             Entry::Over { fault: 2 },
             Entry::Left { queue: word(), messages: 0 },
             Entry::Failed { job: 7, step: Step::Make, recovered: true, reason: "poison".to_owned() },
@@ -315,7 +325,7 @@ mod tests {
             let record = Record { at: 12, by: 3, entry };
             assert_eq!(record.to_string().parse::<Record>().unwrap(), record);
         }
-        assert!("X 1 2".parse::<Record>().is_err());
+        assert!("Z 1 2".parse::<Record>().is_err());
         assert!("S 1 2 3".parse::<Record>().is_err());
     }
 

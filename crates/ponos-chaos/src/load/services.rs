@@ -58,6 +58,7 @@ async fn make(t: PieceMake, cx: TaskCx<PieceMake>) -> Outcome {
     let run = bench.ledger.started(call, cx.id().to_string(), cx.tid().to_string());
     cx.sleep(Duration::from_millis(u64::from(kind.millis()))).await;
     if kind.is_deadly() {
+        bench.ledger.write(Entry::Dying);
         std::process::abort();
     }
     // What fails emits too: nothing of it may arrive.

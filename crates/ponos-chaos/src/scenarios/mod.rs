@@ -19,7 +19,12 @@
 //!    `judge`, from the ledger too: it adds to the verdict's violations and returns rows for the report.
 
 mod clock;
+mod pause;
 mod r1;
+mod r10;
+mod r11;
+mod r14;
+mod r2;
 mod r3;
 mod r4;
 mod r9;
@@ -39,8 +44,18 @@ use crate::output;
 use crate::system::{BrokerKind, System};
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: &[&Scenario] =
-    &[&r1::SCENARIO, &r3::SCENARIO, &r4::SCENARIO, &r9::SCENARIO, &clock::SCENARIO];
+pub(crate) const ALL: &[&Scenario] = &[
+    &r1::SCENARIO,
+    &r2::SCENARIO,
+    &r3::SCENARIO,
+    &r4::SCENARIO,
+    &pause::SCENARIO,
+    &r9::SCENARIO,
+    &clock::SCENARIO,
+    &r10::SCENARIO,
+    &r11::SCENARIO,
+    &r14::SCENARIO,
+];
 
 /// One way to try the system.
 #[derive(Debug)]
@@ -100,8 +115,11 @@ pub(crate) const FIGURES: Figures = Figures {
     open: 200,
     between: (Duration::from_millis(200), Duration::from_millis(700)),
     patience: Duration::from_secs(60),
-    mix: Mix { millis: 10, deadly: 0, calls: false },
+    mix: MIX,
 };
+
+/// Ordinary jobs.
+pub(crate) const MIX: Mix = Mix { millis: 10, deadly: 0, calls: false };
 
 /// For scenarios that show nothing beside the invariants.
 pub(crate) fn nothing_else(_: &Book, _: &mut Verdict) -> Vec<(String, String)> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else};
+use super::{FIGURES, Figures, MIX, PATIENCE, Scenario, nothing_else};
 use crate::faults;
+use crate::load::Mix;
 use crate::system::{BrokerKind, System};
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -20,6 +21,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         pace: 1_000,
         between: (Duration::from_millis(500), Duration::from_millis(2_000)),
         patience: PATIENCE,
+        mix: Mix { millis: 40, ..MIX },
         ..FIGURES
     },
     short: FIGURES,

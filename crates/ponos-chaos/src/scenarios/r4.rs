@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{FIGURES, Figures, PATIENCE, Scenario, nothing_else, r1};
+use super::{FIGURES, Figures, MIX, PATIENCE, Scenario, nothing_else, r1};
+use crate::load::Mix;
 use crate::system::BrokerKind;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -21,6 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         open: 500,
         between: (Duration::from_secs(3), Duration::from_secs(7)),
         patience: PATIENCE,
+        mix: Mix { millis: 40, ..MIX },
         ..FIGURES
     },
     short: Figures { faults: 4, ..FIGURES },

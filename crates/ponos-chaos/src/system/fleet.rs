@@ -17,7 +17,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) prefetch: u32,
     /// After how long SQLite's processes take the jobs of one that stands still.
     pub(crate) lease: Duration,
-    pub(crate) breaker: bool,
+    /// Whether there is a circuit breaker, and for how long it opens first.
+    pub(crate) breaker: Option<Duration>,
     /// Variables of its environment, such as `LD_PRELOAD`.
     pub(crate) env: Vec<(String, String)>,
 }
@@ -28,7 +29,7 @@ impl WorkerOptions {
             concurrency: figures.concurrency,
             prefetch: figures.prefetch,
             lease: Duration::from_secs(60),
-            breaker: false,
+            breaker: None,
             env: Vec::new(),
         }
     }
@@ -135,8 +136,8 @@ impl Fleet {
         let mut command = self.member("worker", url, options);
         command.args(["--concurrency", &options.concurrency.to_string()]);
         command.args(["--prefetch", &options.prefetch.to_string()]);
-        if options.breaker {
-            command.arg("--breaker");
+        if let Some(open) = options.breaker {
+            command.args(["--breaker", &open.as_millis().to_string()]);
         }
         let number = self.take_number();
         command.args(["--number", &number.to_string()]);

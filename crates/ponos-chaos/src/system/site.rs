@@ -65,7 +65,11 @@ impl Site {
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Sqlite(url) | Self::Foreign(url) => url.clone(),
-            Self::Node(node) => node.url(),
+            // RabbitMQ's queues are listed by its management plugin alone.
+            Self::Node(node) => match node.management_port() {
+                Some(port) => format!("{}?management=http://127.0.0.1:{port}", node.url()),
+                None => node.url(),
+            },
         }
     }
 
