@@ -23,7 +23,7 @@ use crate::memory::Memory;
 use crate::options::RabbitOptions;
 use crate::orders::Orders;
 use crate::publish::{Message, Outcome, Publisher};
-use crate::settle::{delay_until, header_bytes};
+use crate::settle::{LEFT, delay_until, header_bytes};
 use crate::subscription::Intake;
 use crate::topology::{self, Plan, step_for};
 use crate::{convert, inspect, settle, subscription};
@@ -507,6 +507,7 @@ impl Shared {
         }
         let mut properties = convert::to_amqp(&parts);
         let delay = delay_until(envelope.progress.due);
+        let mut left = Duration::ZERO;
         let mut level = None;
         let (exchange, routing_key) = match (to, delay) {
             (Destination::Event(event), None) => (event.as_str().to_owned(), event.as_str().to_owned()),
@@ -526,6 +527,7 @@ impl Shared {
                         level = Some((app.clone(), step));
                         // Rounded up, never early; the level's own bound is a quarter above its step.
                         let asked = delay.min(step).as_millis() + 1;
+                        left = delay.saturating_sub(step);
                         properties = properties.with_expiration(asked.to_string().into());
                         topology::level_name(&app, step)
                     }
@@ -540,6 +542,10 @@ impl Shared {
                 (exchange, routing_key)
             }
         };
+        if envelope.progress.due.is_some() {
+            properties =
+                convert::with_int(properties, LEFT, i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+        }
         let body = envelope.body.clone();
         Ok(Some(Message { exchange, routing_key, properties, body, mandatory: true, level }))
     }

@@ -44,6 +44,13 @@ pub(crate) fn to_amqp(parts: &Parts) -> BasicProperties {
     properties
 }
 
+/// Adds a header that is not the envelope's.
+pub(crate) fn with_int(properties: BasicProperties, name: &'static str, value: i64) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(name.into(), AMQPValue::LongLongInt(value));
+    properties.with_headers(headers)
+}
+
 fn short(text: &str) -> Option<ShortString> {
     ShortString::try_new(text).ok()
 }

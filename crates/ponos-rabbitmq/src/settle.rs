@@ -166,10 +166,10 @@ impl Shared {
             .collect()
     }
 
-    /// Sends a message on that came before its time: the last hop of a long delay was not its last, or clocks differ.
-    pub(crate) async fn delay_again(self: Arc<Self>, delivery: Delivery) {
+    /// Sends a message on whose delay is longer than this hop was.
+    pub(crate) async fn delay_again(self: Arc<Self>, delivery: Delivery, wait: Duration) {
         let progress = Box::new(delivery.envelope.progress.clone());
-        let due = progress.due.unwrap_or_else(|| SystemTime::now().into());
+        let due = Timestamp::from(SystemTime::now()) + wait;
         loop {
             let verdict = Verdict::RetryAt(due, progress.clone());
             match settle(&self, &delivery, Settlement::just(verdict)).await {
@@ -180,6 +180,21 @@ impl Shared {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+/// How long a message is still to be delayed after the hop with which it is sent: the header's name, in milliseconds.
+///
+/// Beside `x-ponos-due`, which is a time on its sender's wall clock. Where that of its consumer is an hour behind, or was
+/// set back meanwhile, every message that is delivered would seem to come an hour early and be sent away for so long.
+pub(crate) const LEFT: &str = "x-ponos-left";
+
+/// How long a message that was delivered is still to be delayed: what its header says. Who sent none, an earlier version,
+/// left it to the clocks.
+pub(crate) fn still_to_wait(left: Option<i64>, due: Option<Timestamp>, now: Timestamp) -> Duration {
+    match left {
+        Some(left) => Duration::from_millis(u64::try_from(left).unwrap_or(0)),
+        None => due.map_or(Duration::ZERO, |due| due.since(now)),
     }
 }
 
@@ -202,4 +217,26 @@ pub(crate) fn header_bytes(parts: &wire::Parts) -> usize {
                 }
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_whose_clock_is_behind_delays_nothing_again() {
+        let now = Timestamp::from_millis(1_000_000);
+        let due = Some(now + Duration::from_secs(3600));
+        assert_eq!(still_to_wait(Some(0), due, now), Duration::ZERO);
+        assert_eq!(still_to_wait(Some(-1), due, now), Duration::ZERO, "nobody writes that");
+        assert_eq!(still_to_wait(None, due, now), Duration::from_secs(3600), "of an earlier version");
+    }
+
+    #[test]
+    fn a_delay_of_several_hops_goes_on_whatever_the_clock_says() {
+        let now = Timestamp::from_millis(1_000_000);
+        assert_eq!(still_to_wait(Some(250), Some(Timestamp::EPOCH), now), Duration::from_millis(250));
+        assert_eq!(still_to_wait(None, Some(Timestamp::EPOCH), now), Duration::ZERO);
+        assert_eq!(still_to_wait(None, None, now), Duration::ZERO);
+    }
 }

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_core::Stream;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
@@ -35,6 +35,7 @@ use crate::error;
 use crate::link::CALL_DEADLINE;
 use crate::options::QueueType;
 use crate::publish::Publisher;
+use crate::settle::{LEFT, still_to_wait};
 use crate::suspects::Suspects;
 
 /// The header in which quorum queues count what was delivered and came back.
@@ -405,6 +406,7 @@ impl Shared {
             intake.done(tag);
             return None;
         }
+        let left = convert::broker_int(&delivery.properties, LEFT);
         let delivery = Delivery {
             tag: DeliveryTag { subscription: intake.id, number: tag, fence: tag },
             queue: intake.queue.clone(),
@@ -416,10 +418,10 @@ impl Shared {
             },
             envelope: Arc::new(envelope),
         };
-        let now: Timestamp = SystemTime::now().into();
-        if delivery.envelope.report.is_none() && delivery.envelope.progress.due.is_some_and(|due| due > now) {
+        let wait = still_to_wait(left, delivery.envelope.progress.due, SystemTime::now().into());
+        if delivery.envelope.report.is_none() && wait > Duration::ZERO {
             let shared = Arc::clone(self);
-            self.runtime.spawn(async move { shared.delay_again(delivery).await });
+            self.runtime.spawn(async move { shared.delay_again(delivery, wait).await });
             return None;
         }
         Some(delivery)
