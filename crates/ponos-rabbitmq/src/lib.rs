@@ -31,6 +31,7 @@ mod convert;
 mod declare;
 pub mod diff;
 mod error;
+mod guard;
 mod inspect;
 mod journal;
 mod link;
@@ -43,6 +44,7 @@ pub mod policies;
 #[cfg(feature = "management")]
 pub mod prune;
 mod publish;
+mod repair;
 mod scan;
 mod settle;
 mod stream;
