@@ -389,8 +389,7 @@ impl<'a> Reader<'a> {
 
     /// Only what lies among the failed or the discarded jobs has one.
     fn report(&mut self, queue: &QueueName) -> Option<Box<Report>> {
-        let is_kept =
-            queue.as_str().rsplit_once('.').is_some_and(|(_, last)| matches!(last, "failed" | "discarded"));
+        let is_kept = matches!(queue.as_str().split_once('.'), Some((_, "failed" | "discarded")));
         if !is_kept {
             if self.headers.contains_key(header::REPORT) {
                 self.anomaly(header::REPORT, "is for failed jobs: ignored");
@@ -649,7 +648,7 @@ mod tests {
             (QUEUE, false),
             ("pheidi.failed", true),
             ("pheidi.discarded", true),
-            ("pheidi.org.failed.do", false),
+            ("pheidi.payment.failed", false),
         ] {
             let queue = QueueName::parse(queue).unwrap();
             let (read, anomalies) = assemble(&parts, Bytes::from_static(b"{}"), reading(&queue));
