@@ -661,12 +661,13 @@ mod tests {
     #[test]
     fn whatever_was_forged_can_be_sent_on() {
         let long = "x".repeat(MAX_HEADERS - 200);
-        let note = |error: &str| {
-            format!(r#"{{"started":1,"millis":1,"class":"error","error":"{error}","host":"{error}"}}"#)
+        let note = AttemptNote {
+            error: "y".repeat(MAX_HEADERS / 40),
+            host: "z".repeat(MAX_HEADERS / 40),
+            ..full(b"{}").progress.history.remove(0)
         };
-        let of_history = "y".repeat(MAX_HEADERS / 40);
         let texts = [
-            (header::HISTORY, format!("[{}]", vec![note(&of_history); 16].join(","))),
+            (header::HISTORY, serde_json::to_string(&vec![note; 16]).unwrap()),
             (header::GAVE_UP, format!(r#"{{"reason":"stopped","error":"{long}","attempts":1}}"#)),
             (
                 header::RETRIED,
