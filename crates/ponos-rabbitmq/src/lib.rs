@@ -33,6 +33,7 @@ pub mod diff;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod inspect;
 mod journal;
 mod link;
@@ -46,6 +47,7 @@ pub mod policies;
 #[cfg(feature = "management")]
 pub mod prune;
 mod publish;
+mod repair;
 mod scan;
 mod settle;
 mod stream;

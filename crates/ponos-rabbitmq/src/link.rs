@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::error;
+use crate::guard;
 use crate::options::RabbitOptions;
 
 /// The first pause between two tries to connect; it doubles.
@@ -338,10 +339,7 @@ impl Shared {
             .with_client_property("product".into(), "ponos".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let tls = self.tls.as_ref().map(TlsFiles::config).unwrap_or_default();
-        let runtime =
-            lapin::runtime::default_runtime().map_err(|e| error::of_connecting(options, &shown, &e))?;
-        let uri = options.uri(node);
-        let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+        let connecting = guard::connect(options.uri(node), properties, tls);
         let limit = options.connect_timeout();
         match timeout(limit, connecting).await {
             Ok(connected) => connected.map_err(|error| error::of_connecting(options, &shown, &error)),

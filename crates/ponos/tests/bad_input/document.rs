@@ -47,6 +47,11 @@ const TAIL: &str = "
 
 ## What remains
 
+* Whoever may write to a virtual host may publish in the name of anybody there: forged `x-ponos-*` headers are bounded, and
+  not refused. Permissions are RabbitMQ's: `ponos topology permissions` prints the least that each application needs.
+* RabbitMQ itself dead-letters a message as it came. A forged `x-death` in one that expires in its queue reaches the
+  broker's own code, which on 3.10 can end the queue's dead-lettering; Ponos's own copies never carry it.
+* With the log level `TRACE` of the client library, frames are logged before anything is judged.
 ";
 
 /// Where messages of others are tried, on brokers that need nothing installed and on RabbitMQ. Tests of one name share a table.

@@ -196,7 +196,13 @@ pub async fn put_away(place: &Place) {
     for job in place.failed().await {
         let error = failed.retry(job.id).await.expect_err("no handler could read it");
         assert!(error.to_string().contains("the limit is 1048576"), "{error}");
-        assert!(failed.discard(job.id).await.unwrap(), "through {}", place.kind);
     }
-    assert!(place.failed().await.is_empty(), "through {}", place.kind);
+    // More than once where an acknowledgement was lost after the copy was there.
+    let put_away = async || {
+        for job in place.failed().await {
+            failed.discard(job.id).await.unwrap();
+        }
+        place.failed().await.is_empty()
+    };
+    place.eventually("all are put away", put_away).await;
 }

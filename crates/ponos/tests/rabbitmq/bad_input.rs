@@ -28,6 +28,7 @@ mod support;
 
 use self::place::{Amqp, Foreign, Hand, Place, Put, QUEUE, Value};
 use self::support::{Counter, Unit, WorkDo};
+use super::raw_client::{RawClient, nested, short};
 
 /// A client of another make. It publishes to the queue by its name, as Node services do.
 struct Client(Connection);
@@ -278,4 +279,43 @@ async fn a_permission_that_is_missing_at_the_start_is_named() {
         }
         assert!(!text.contains("s3cret"), "{text}");
     }
+}
+
+/// The bits of the properties that are there.
+const HEADERS: u16 = 1 << 13;
+const MESSAGE_ID: u16 = 1 << 7;
+const TYPE: u16 = 1 << 5;
+
+/// The client library would end the connection over the first ones, for ever, and the process over the deep ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_library_reads_is_repaired_on_its_way() {
+    let node = Node::shared();
+    let vhost = node.fresh_vhost_name();
+    let place = at(&node.url_of(&vhost)).await;
+    let port = node.amqp_port();
+    let publishing = tokio::task::spawn_blocking(move || {
+        let odd = [
+            (MESSAGE_ID, short(b"\xff\xfe")),
+            (TYPE, short(b"unit.\xc3")),
+            (HEADERS, b"\0\0\0\x05\x02\xff\xfet\x01".to_vec()),
+            (HEADERS, nested(300)),
+            // As much as a frame holds.
+            (HEADERS, nested(18_000)),
+        ];
+        let mut client = RawClient::connect(port, &vhost);
+        for (n, (flags, properties)) in (1..).zip(&odd) {
+            let body = format!("{{\"tid\":\"t\",\"n\":{n}}}");
+            client.publish("", QUEUE.as_bytes(), (*flags, properties), body.as_bytes());
+        }
+        // To the failed jobs, by a routing key that is no text.
+        client.publish("unit.unroutable", b"\xff\xfe", (0, b""), b"lost");
+    });
+    publishing.await.unwrap();
+    let counter = Counter::default();
+    let running = place.start(Service::<Unit>::new().task(notes, |p| p), counter.clone()).await;
+    running.publisher().create(WorkDo { n: 100 }).await.unwrap();
+    place.eventually("all ran", async || counter.noted() == [1, 2, 3, 4, 5, 100]).await;
+    let failed = place.failed().await;
+    assert_eq!(failed.iter().map(|job| &job.body[..]).collect::<Vec<_>>(), [b"lost"]);
+    running.shutdown().await;
 }

@@ -39,6 +39,8 @@ mod peer;
 mod poison;
 #[path = "prototype.rs"]
 mod prototype;
+#[path = "raw_client.rs"]
+mod raw_client;
 #[path = "relay.rs"]
 mod relay;
 #[path = "spike.rs"]
