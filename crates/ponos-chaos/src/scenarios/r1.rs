@@ -37,8 +37,10 @@ pub(super) fn kill_workers(system: &mut System) -> anyhow::Result<()> {
         if !system.must_go_on(cutting) {
             break;
         }
-        system.wait_between();
         let mut workers = system.workers();
+        // On a slow machine nobody would come to do anything: jobs whose processes die again and again are poison.
+        system.until("the workers", |book| workers.iter().all(|number| book.up.contains_key(number)))?;
+        system.wait_between();
         let victims = match round {
             _ if round % 10 == 0 => workers.len(),
             _ if round % 4 == 0 => 2,
