@@ -429,13 +429,19 @@ async fn slow_connections_push_out_each_other_and_nobody_else() {
     let (_dir, url) = place();
     let shop = shop(&url, &Printer::new()).await;
     let server = Server::start(&url);
-    let mut stream = server.connect();
     let head = format!(
         "GET /api/v1/stream HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nauthorization: Bearer {TOKEN}\r\n\r\n",
         server.port
     );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.read_exact(&mut [0; 12]).unwrap();
+    let watch = || {
+        let (mut stream, mut begins) = (server.connect(), [0; 12]);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.read_exact(&mut begins).unwrap();
+        (stream, String::from_utf8(begins.to_vec()).unwrap())
+    };
+    let streams: Vec<_> = (0..16).map(|_| watch()).collect();
+    assert!(streams.iter().all(|(_, begins)| begins == "HTTP/1.1 200"), "{streams:?}");
+    assert_eq!(watch().1, "HTTP/1.1 503", "there are no more streams than that");
     let started = Instant::now();
     loop {
         let slow: Vec<TcpStream> = (0..MANY)
@@ -459,8 +465,8 @@ async fn slow_connections_push_out_each_other_and_nobody_else() {
         // A machine that takes longer for this than a head may take proves nothing.
         assert!(started.elapsed() < DEADLINE, "{held} of {MANY} are held");
     }
-    assert!(is_held(&stream), "a stream keeps its place");
-    drop(stream);
+    assert!(streams.iter().all(|(stream, _)| is_held(stream)), "streams keep their places");
+    drop(streams);
     shop.shutdown().await;
     server.end("-TERM");
 }
