@@ -129,7 +129,8 @@ impl From<PublishError> for CliError {
 impl From<clap::Error> for CliError {
     /// The first paragraph in one line, and the suggestion or the usage as the way out.
     fn from(error: clap::Error) -> Self {
-        let text = error.to_string();
+        // A URL in the place of something else is quoted.
+        let text = text::without_credentials(&error.to_string());
         let mut paragraphs = text.split("\n\n").map(str::trim);
         let problem =
             paragraphs.next().unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ");

@@ -109,7 +109,7 @@ async fn serve(
     args: &ServeArgs,
     listener: &tokio::net::TcpListener,
     token: Token,
-    made: Option<String>,
+    made: Option<Secret>,
     session: &Arc<Session>,
     out: &mut Output,
 ) -> Result<(), CliError> {
@@ -128,7 +128,7 @@ async fn serve(
     }
     if let Some(made) = made {
         // Not on the standard output, which may be kept.
-        output::note(&format!("token: {made}"));
+        output::note(&format!("token: {}", made.expose()));
     }
     out.flush();
 

@@ -63,6 +63,27 @@ fn tame(text: &str) -> String {
     out
 }
 
+/// A text with what stands between `://` and `@` masked.
+pub(crate) fn without_credentials(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        out.push_str(before);
+        // A password may hold anything that a URL may not, but no end of the argument.
+        let end = after.find([' ', '\'', '"', '\n']).unwrap_or(after.len());
+        match after[..end].rfind('@') {
+            Some(credentials) => {
+                out.push('…');
+                rest = &after[credentials..];
+            }
+            None => rest = after,
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Cuts to at most `max` bytes at a character's border; whether there was more.
 fn cut(text: &mut String, max: usize) -> bool {
     let too_long = text.len() > max;
@@ -123,6 +144,18 @@ mod tests {
     use super::*;
 
     const EVIL: &str = "a\x1b[2J\u{9b}31m\u{202e}\u{200b}b\r";
+
+    #[test]
+    fn credentials_are_masked_wherever_a_url_stands() {
+        for (text, shown) in [
+            ("unexpected argument 'amqp://u:p/w@h/v' found", "unexpected argument 'amqp://…@h/v' found"),
+            ("amqp://u:p@@h and redis://:p@h", "amqp://…@h and redis://…@h"),
+            ("sqlite://a.db, no@body", "sqlite://a.db, no@body"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
 
     #[test]
     fn nothing_of_another_steers_the_terminal() {

@@ -224,6 +224,7 @@ async fn files_that_others_may_use_are_found() {
     let (dir, url) = (system._dir.path().to_owned(), system.url.clone());
     let file = dir.join("ponos.db");
     // Within a directory of its own nobody gets to it.
+    chmod(&dir, 0o700);
     chmod(&file, 0o644);
     assert_eq!(ponos(&url, &["doctor", "--json"]).ok().json()["findings"], json!([]));
     chmod(&dir, 0o755);

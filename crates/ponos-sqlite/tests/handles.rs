@@ -156,6 +156,18 @@ async fn a_body_over_the_limit_is_refused_and_its_neighbours_are_taken() {
 }
 
 #[tokio::test]
+async fn headers_over_the_limit_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = ready(&dir.path().join("ponos.db")).await;
+    let mut batch = tasks(2);
+    batch[0].envelope.version = Some("v".repeat(ponos_core::wire::MAX_HEADERS).into());
+    let outcomes = broker.publish(batch).await;
+    let Published::Refused(error) = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!(error.kind(), BrokerErrorKind::Invalid);
+    assert!(error.to_string().contains("the limit is 65536") && outcomes[1].is_confirmed(), "{outcomes:?}");
+}
+
+#[tokio::test]
 async fn a_publish_that_is_repeated_is_confirmed_and_not_doubled() {
     let dir = tempfile::tempdir().unwrap();
     let broker = ready(&dir.path().join("ponos.db")).await;

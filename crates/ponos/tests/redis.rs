@@ -481,6 +481,8 @@ async fn a_url_that_cannot_be_read_is_a_problem_of_the_definition() {
             "{url}: {error}"
         );
         assert!(!error.contains("s3cret"), "{error}");
+        let shown = format!("{:?}", RedisLimits::at(url));
+        assert!(!shown.contains("s3cret") && !shown.contains("localhost"), "{shown}");
     }
     let error = refused(RedisLimits::at("rediss://u:s3cret@h")).await;
     assert!(error.contains("needs TLS") && !error.contains("s3cret"), "{error}");

@@ -1,6 +1,6 @@
 //! What every request has to pass, and what every answer carries.
 //!
-//! In this order: the name it was sent to, where it comes from, how its body is sent, the token, the form of its path, a place among those that
+//! In this order: how large its head is, the name it was sent to, where it comes from, how its body is sent, the token, the form of its path, a place among those that
 //! are answered at once. Only then its route is looked up: without a token nobody learns which there are.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, 
 use axum::middleware::Next;
 
 use super::address;
+use super::listen::HEAD_BYTES;
 use super::problem::{self, Kind, Problem};
 use super::routes;
 use super::state::State;
@@ -74,6 +75,9 @@ async fn answer(state: &State, request: Request, next: Next) -> Response<Body> {
 
 fn admit(state: &State, request: &Request) -> Result<(), Problem> {
     let (headers, uri) = (request.headers(), request.uri());
+    if head_bytes(headers, uri) > HEAD_BYTES {
+        return Err(Problem::new(Kind::HeadTooLarge, "path, query and headers have at most 32 KiB together"));
+    }
     let port = state.address.port();
     if !is_meant(headers, uri, port) {
         return Err(Problem::new(
@@ -109,6 +113,12 @@ fn admit(state: &State, request: &Request) -> Result<(), Problem> {
         return Err(routes::unknown());
     }
     Ok(())
+}
+
+/// How large the head is. What reads it refuses more only where it came in several packets.
+fn head_bytes(headers: &HeaderMap, uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    headers.iter().fold(path, |sum, (name, value)| sum + name.as_str().len() + value.len() + ": \r\n".len())
 }
 
 /// Whether each name that the request gives to its server is one of this server's.

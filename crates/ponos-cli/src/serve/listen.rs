@@ -21,7 +21,7 @@ use super::{END, routes, stream};
 const HEAD: Duration = Duration::from_secs(10);
 
 /// How large a request's head may be.
-const HEAD_BYTES: usize = 32 * 1024;
+pub(super) const HEAD_BYTES: usize = 32 * 1024;
 
 /// How long is waited after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -23,6 +23,7 @@ pub(super) use self::book::Book;
 use self::book::{Opened, Stage};
 use super::answer::{self, Answer, Asked, Nothing};
 use super::problem::{Kind, Problem};
+use super::routes::BODY_BYTES;
 use super::state::{Shared, State};
 
 /// How long a body may take to arrive.
@@ -88,6 +89,18 @@ async fn balance(state: &State, operation: &book::Entry) -> Option<crate::failed
 }
 
 async fn body(request: Request) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Kind::TooLarge,
+            "the body is larger than 1 MiB: name groups or use `all` instead of many ids",
+        )
+    };
+    // What says that it is too large is not waited for.
+    let said =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok());
+    if said.is_some_and(|said: u64| said > BODY_BYTES as u64) {
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(BODY, Bytes::from_request(request, &())).await;
     let read = read.map_err(|_| {
         let seconds = BODY.as_secs();
@@ -97,10 +110,7 @@ async fn body(request: Request) -> Result<Bytes, Problem> {
         )
     })?;
     read.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            Kind::TooLarge,
-            "the body is larger than 1 MiB: name groups or use `all` instead of many ids",
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => Problem::bad("the body broke off: send it again"),
     })
 }

@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Timeout,
     TooLarge,
     MediaType,
+    HeadTooLarge,
     KeyReused,
     Broken,
     Busy,
@@ -47,6 +48,9 @@ impl Kind {
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "the request came too slowly"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "the body must be JSON"),
+            Self::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "the head is too large")
+            }
             Self::KeyReused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "the key belongs to another request")
             }

@@ -13,7 +13,7 @@ use super::state::{Shared, State};
 use super::{answer, failed, guard, metrics, operations, queues, stream, system, traces};
 
 /// How large a body may be.
-const BODY: usize = 1024 * 1024;
+pub(super) const BODY_BYTES: usize = 1024 * 1024;
 
 /// What is answered without a token: whether it lives and can be asked, and no more than that.
 pub(super) const OPEN: &[&str] = &["/livez", "/readyz"];
@@ -55,7 +55,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
     }
     router
         .fallback(|| async { unknown() })
-        .layer(DefaultBodyLimit::max(BODY))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), guard::guard))
         .with_state(state)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ponos::Secret;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::CliError;
@@ -32,16 +33,16 @@ impl Token {
     /// # Errors
     ///
     /// When the file cannot be read, or the token is too short or cannot stand in a header.
-    pub(super) fn find(file: Option<&Path>) -> Result<(Self, Option<String>), CliError> {
+    pub(super) fn find(file: Option<&Path>) -> Result<(Self, Option<Secret>), CliError> {
         if let Some(file) = file {
             let shown = file.display();
-            let text = std::fs::read_to_string(file).map_err(|error| {
+            let text: Secret = std::fs::read_to_string(file).map(Secret::from).map_err(|error| {
                 CliError::usage(
                     format!("the token's file `{shown}` cannot be read: {error}"),
                     "name a file that holds the token in its only line",
                 )
             })?;
-            let token = Self::checked(text.trim(), &format!("in `{shown}`"))?;
+            let token = Self::checked(text.expose().trim(), &format!("in `{shown}`"))?;
             match others(file) {
                 Others::Write => {
                     return Err(CliError::usage(
@@ -57,11 +58,11 @@ impl Token {
             }
             return Ok((token, None));
         }
-        if let Some(text) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
-            return Ok((Self::checked(&text, &format!("in {VARIABLE}"))?, None));
+        if let Some(text) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()).map(Secret::from) {
+            return Ok((Self::checked(text.expose(), &format!("in {VARIABLE}"))?, None));
         }
         let made = random()?;
-        Ok((Self::of(&made), Some(made)))
+        Ok((Self::of(made.expose()), Some(made)))
     }
 
     fn of(text: &str) -> Self {
@@ -111,7 +112,7 @@ fn others(_: &Path) -> Others {
     Others::Nothing
 }
 
-fn random() -> Result<String, CliError> {
+fn random() -> Result<Secret, CliError> {
     use std::fmt::Write as _;
     let mut bytes = [0; RANDOM];
     getrandom::fill(&mut bytes).map_err(|error| {
@@ -125,7 +126,7 @@ fn random() -> Result<String, CliError> {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
-    Ok(text)
+    Ok(text.into())
 }
 
 #[cfg(test)]
@@ -154,6 +155,6 @@ mod tests {
     #[test]
     fn random_tokens_are_long_and_never_the_same() {
         let (one, two) = (random().unwrap(), random().unwrap());
-        assert_eq!((one.len(), one == two), (48, false));
+        assert_eq!((one.expose().len(), one.expose() == two.expose()), (48, false));
     }
 }

@@ -34,6 +34,16 @@ fn what_it_cannot_use_is_said_and_never_a_secret() {
         ran.never_says(TOKEN);
     }
     ponos(&url, &["serve", "--token-file", "/nowhere"]).failed(2, "cannot be read");
+    // A URL in a wrong place is quoted without what opens the broker.
+    for wrong in [
+        &["serve", "amqp://shop:hunter2@h/"][..],
+        &["queues", "--app", "shop", "amqp://shop:hunter2@h/"],
+        &["amqp://shop:hunter2@h"],
+    ] {
+        let ran = ponos(&url, wrong);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        ran.never_says("hunter2");
+    }
     // No broker, and one whose URL holds a password.
     let serve = |url: &str| Ran::of(command(url, &serve).env("PONOS_API_TOKEN", TOKEN).output().unwrap());
     serve(&url).failed(3, "no broker there");

@@ -217,6 +217,15 @@ proptest! {
     }
 }
 
+/// A few bytes that say they are gigabytes: nothing is made room for.
+#[test]
+fn a_batch_that_says_it_is_huge_is_refused() {
+    for size in [u32::MAX, 1 << 30, u32::try_from(MAX_BATCH_BYTES).unwrap() + 1] {
+        let bytes = [b"PJ", &[RECORD_VERSION, LZ4][..], &size.to_le_bytes(), b"\x00"].concat();
+        assert_eq!(decode(&bytes).unwrap_err().0, "the batch of records is larger than any that is written");
+    }
+}
+
 #[test]
 fn a_later_versions_kind_is_skipped_and_not_lost() {
     let said = Said::Later(Timestamp::from_millis(9));
