@@ -107,7 +107,14 @@ struct Held {
 /// Runs commands against a fresh broker; `patience` is how long what must come may take.
 pub async fn run<S: Subject>(subject: &S, commands: &[Command], patience: Duration) -> Agreed {
     let mut driver = Driver::new(subject, patience).await;
+    let is_shown = std::env::var_os("PONOS_MODEL_STEPS").is_some();
     for (step, command) in commands.iter().enumerate() {
+        if is_shown {
+            println!(
+                "{:?} step {step}, {command:?}",
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+            );
+        }
         let done = async {
             driver.step(command).await?;
             driver.agree().await
