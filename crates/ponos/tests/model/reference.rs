@@ -179,7 +179,7 @@ impl Reference {
         let consumer = &self.consumers[&id];
         let held =
             self.queues[&consumer.queue].iter().filter(|entry| entry.held.is_some_and(|(to, _)| to == id));
-        consumer.prefetch.saturating_sub(held.count() + consumer.stale.len())
+        consumer.prefetch.saturating_sub(held.count())
     }
 
     fn unseen_by(&self, id: u64) -> usize {
@@ -195,10 +195,12 @@ impl Reference {
 
     /// How many messages must be delivered to a subscription that asks now.
     pub fn owed(&self, id: u64, now: Timestamp) -> usize {
-        let Consumer { queue, only, .. } = &self.consumers[&id];
+        let Consumer { queue, only, stale, .. } = &self.consumers[&id];
         let wanted = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(&entry.envelope.id));
         let free = self.queues[queue].iter().filter(|entry| entry.sure && entry.is_ready(now)).filter(wanted);
-        free.count().saturating_sub(self.unseen(queue, Some(id))).min(self.room(id))
+        // What it does not know to be lost may still count for it.
+        let room = self.room(id).saturating_sub(stale.len());
+        free.count().saturating_sub(self.unseen(queue, Some(id))).min(room)
     }
 
     /// A message was delivered: which one it is, or why it may not be.
