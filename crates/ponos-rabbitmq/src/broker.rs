@@ -1,6 +1,6 @@
 //! The handle: two links, what is open over them, and the broker trait over what the modules do.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -10,11 +10,9 @@ use ponos_core::broker::{
     BoxFuture, Broker, BrokerError, BrokerErrorKind, Delivery, Destination, Inspect, Inspection, LinkState,
     Order, Outgoing, Published, SettleError, Settlement, SubscribeOptions, Subscription, Topology,
 };
-use ponos_core::envelope::Envelope;
-use ponos_core::id::{MessageId, Timestamp};
+use ponos_core::id::Timestamp;
 use ponos_core::journal::Journal;
 use ponos_core::name::{AppName, QueueName};
-use ponos_core::policy::DedupWindow;
 use ponos_core::wire;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -22,16 +20,14 @@ use tokio::sync::Semaphore;
 use crate::declare::Declarer;
 use crate::journal::RabbitJournal;
 use crate::link::{self, Link};
+use crate::memory::Memory;
 use crate::options::RabbitOptions;
 use crate::orders::Orders;
 use crate::publish::{Message, Outcome, Publisher};
 use crate::settle::{delay_until, header_bytes};
-use crate::subscription::{Excuse, Intake, identity};
+use crate::subscription::Intake;
 use crate::topology::{self, Plan, step_for};
 use crate::{convert, inspect, settle, subscription};
-
-/// How many hand-backs are remembered, so that they do not count as losses.
-const EXCUSES: usize = 65_536;
 
 /// For how long a level of the delay ladder that did not answer is passed over, and how many of the next ones may be.
 const SICK: Duration = Duration::from_secs(60);
@@ -76,9 +72,6 @@ impl Counters {
     }
 }
 
-/// What a settlement's earlier try had confirmed, by message.
-type Sent = ((Destination, MessageId, Option<Timestamp>), Published);
-
 /// What clones and background tasks share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -94,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) alone: Arc<Semaphore>,
     /// For who publishes outside of a settlement.
     pub(crate) publisher: Publisher,
+    pub(crate) memory: Memory,
     state: Mutex<State>,
     next: AtomicU64,
     closed: AtomicBool,
@@ -110,13 +104,6 @@ struct State {
     levels: HashSet<(AppName, Duration)>,
     /// Levels that did not answer, and until when they are passed over.
     sick_levels: HashMap<(AppName, Duration), Instant>,
-    /// Hand-backs by this process, which quorum queues count like losses.
-    excuses: HashMap<Excuse, u32>,
-    excuses_order: VecDeque<Excuse>,
-    /// What a confirmed copy has replaced.
-    superseded: DedupWindow,
-    /// What settlements that are not carried through yet have sent, by subscription and tag.
-    sent: HashMap<(u64, u64), Vec<Sent>>,
 }
 
 impl RabbitBroker {
@@ -145,6 +132,7 @@ impl RabbitBroker {
             orders: Orders::default(),
             alone: Arc::new(Semaphore::new(1)),
             journal,
+            memory: Memory::default(),
             state: Mutex::default(),
             next: AtomicU64::new(1),
             closed: AtomicBool::new(false),
@@ -241,59 +229,12 @@ impl Shared {
     }
 
     pub(crate) fn leave(&self, id: u64) {
-        let mut state = self.state();
-        state.intakes.remove(&id);
-        state.sent.retain(|(subscription, _), _| *subscription != id);
+        self.state().intakes.remove(&id);
+        self.memory.forget_subscription(id);
     }
 
     pub(crate) fn intake(&self, id: u64) -> Option<Arc<Intake>> {
         self.state().intakes.get(&id).cloned()
-    }
-
-    // What is remembered of messages.
-
-    /// These were handed back by this process; quorum queues count that.
-    pub(crate) fn excuse(&self, queue: &QueueName, ids: impl Iterator<Item = MessageId>) {
-        let mut state = self.state();
-        for id in ids {
-            let key = (queue.clone(), id);
-            *state.excuses.entry(key.clone()).or_default() += 1;
-            state.excuses_order.push_back(key);
-            if state.excuses_order.len() > EXCUSES
-                && let Some(oldest) = state.excuses_order.pop_front()
-            {
-                state.excuses.remove(&oldest);
-            }
-        }
-    }
-
-    pub(crate) fn excused(&self, queue: &QueueName, id: MessageId) -> u32 {
-        self.state().excuses.get(&(queue.clone(), id)).copied().unwrap_or(0)
-    }
-
-    /// A copy starts with a count of its own.
-    pub(crate) fn starts_anew(&self, queue: &QueueName, id: MessageId) {
-        self.state().excuses.remove(&(queue.clone(), id));
-    }
-
-    pub(crate) fn supersede(&self, queue: &QueueName, envelope: &Envelope) {
-        self.state().superseded.insert(identity(queue, envelope));
-    }
-
-    pub(crate) fn is_superseded(&self, queue: &QueueName, envelope: &Envelope) -> bool {
-        self.state().superseded.contains(&identity(queue, envelope))
-    }
-
-    pub(crate) fn sent_before(&self, subscription: u64, tag: u64) -> Vec<Sent> {
-        self.state().sent.get(&(subscription, tag)).cloned().unwrap_or_default()
-    }
-
-    pub(crate) fn remember_sent(&self, subscription: u64, tag: u64, sent: impl Iterator<Item = Sent>) {
-        self.state().sent.entry((subscription, tag)).or_default().extend(sent);
-    }
-
-    pub(crate) fn forget_sent(&self, subscription: u64, tag: u64) {
-        self.state().sent.remove(&(subscription, tag));
     }
 
     // Topology.

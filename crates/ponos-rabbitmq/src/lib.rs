@@ -36,6 +36,7 @@ mod journal;
 mod link;
 #[cfg(feature = "management")]
 pub mod management;
+mod memory;
 pub mod options;
 mod orders;
 pub mod permissions;

@@ -29,7 +29,7 @@ pub(crate) const MOST: u16 = u16::MAX;
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How long is waited for what was looked at to be back; somebody else may have taken it.
-const BACK: Duration = Duration::from_secs(1);
+const BACK: Duration = Duration::from_secs(3);
 
 /// What becomes of a message that was seen.
 enum Seen {
@@ -88,7 +88,7 @@ async fn scan(
         intake.delivered(delivery.delivery_tag, MessageId::from_bytes([0; 16]));
         intake.release(delivery.delivery_tag);
     }
-    shared.excuse(queue, ids.into_iter());
+    shared.memory.excuse(queue, ids.into_iter());
     for tag in back {
         intake.release(tag);
     }
@@ -130,7 +130,11 @@ pub(crate) async fn pick(
         }
     });
     let intake = match scanned.await? {
-        Some((intake, _)) => intake,
+        Some((intake, taken)) => {
+            // Who looks next must find the others.
+            until_back(shared, queue, u32::from(taken).saturating_sub(as_count(found.len()))).await?;
+            intake
+        }
         // Nothing is there: an intake that delivers nothing.
         None => consume(shared, queue, 1, FieldTable::default()).await?.0,
     };
@@ -222,6 +226,10 @@ async fn look(
         until_back(shared, queue, taken.into()).await?;
     }
     Ok(())
+}
+
+fn as_count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Waits until what was looked at is ready again, so that who looks next sees it, or until somebody else has it.

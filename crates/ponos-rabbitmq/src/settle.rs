@@ -11,7 +11,8 @@ use ponos_core::wire;
 
 use crate::broker::Shared;
 use crate::error;
-use crate::subscription::{Intake, identity};
+use crate::memory::identity;
+use crate::subscription::Intake;
 
 /// The largest report that is kept with a failed job.
 const MAX_REPORT: usize = 32 * 1024;
@@ -89,15 +90,15 @@ pub(crate) async fn settle(
         }
     }
     settling.over = true;
-    shared.forget_sent(intake.id, tag);
+    shared.memory.forget_sent((intake.id, tag));
     if copied {
-        shared.starts_anew(&delivery.queue, delivery.envelope.id);
+        shared.memory.starts_anew(&delivery.queue, delivery.envelope.id);
     }
     if told_apart {
-        shared.supersede(&delivery.queue, &delivery.envelope);
+        shared.memory.supersede(&delivery.queue, &delivery.envelope);
     }
     let told = if release {
-        shared.excuse(&delivery.queue, std::iter::once(delivery.envelope.id));
+        shared.memory.excuse(&delivery.queue, std::iter::once(delivery.envelope.id));
         intake.release(tag)
     } else {
         intake.done(tag)
@@ -158,7 +159,7 @@ impl Shared {
         if send.is_empty() {
             return Vec::new();
         }
-        let before = self.sent_before(intake.id, tag);
+        let before = self.memory.sent_before((intake.id, tag));
         let mut outcomes: Vec<Option<Published>> = Vec::with_capacity(send.len());
         let mut batch = Vec::with_capacity(send.len());
         let mut keys = Vec::with_capacity(send.len());
@@ -174,7 +175,7 @@ impl Shared {
         let answers = self.send(&intake.publisher, batch).await;
         if answers.iter().any(|answer| !answer.is_confirmed()) {
             let confirmed = keys.into_iter().zip(&answers).filter(|(_, answer)| answer.is_confirmed());
-            self.remember_sent(intake.id, tag, confirmed.map(|(key, answer)| (key, answer.clone())));
+            self.memory.remember_sent((intake.id, tag), confirmed.map(|(key, answer)| (key, answer.clone())));
         }
         let mut answers = answers.into_iter();
         outcomes

@@ -23,6 +23,7 @@ use ponos_core::envelope::{Envelope, GaveUp, GaveUpReason, Recovery, Report};
 use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::QueueName;
 use ponos_core::wire::{self, Reading};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -55,6 +56,18 @@ pub(crate) struct Intake {
     ended: AtomicBool,
     /// The right to hold a suspect, while it holds one.
     place: Mutex<Option<OwnedSemaphorePermit>>,
+    runtime: Handle,
+}
+
+/// What nobody holds closes its channel: whoever is interrupted while he subscribes, or looks into a queue, would
+/// otherwise leave a consumer that takes its prefetch and never gives it back.
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if self.channel.status().connected() {
+            let (channel, queue) = (self.channel.clone(), self.queue.clone());
+            self.runtime.spawn(async move { close(&channel, &queue).await });
+        }
+    }
 }
 
 impl Intake {
@@ -74,6 +87,7 @@ impl Intake {
             waiting: Notify::new(),
             ended: AtomicBool::new(false),
             place: Mutex::default(),
+            runtime: shared.runtime.clone(),
         }
     }
 
@@ -161,19 +175,23 @@ impl Intake {
         }
         if self.channel.status().connected() {
             self.flush(&mut acks);
-            shared.excuse(&self.queue, acks.held());
+            shared.memory.excuse(&self.queue, acks.held());
         } else if shared.consume.is_still(self.generation) {
             // RabbitMQ closed the channel alone, over a consumer's timeout for example: no process died.
-            shared.excuse(&self.queue, acks.held());
+            shared.memory.excuse(&self.queue, acks.held());
         }
         true
     }
 
     pub(crate) async fn close_channel(&self) {
-        let closing = self.channel.close(200, "unsubscribed".into());
-        if !matches!(timeout(CALL_DEADLINE, closing).await, Ok(Ok(()))) {
-            tracing::debug!(queue = %self.queue, "the channel did not close in order");
-        }
+        close(&self.channel, &self.queue).await;
+    }
+}
+
+async fn close(channel: &Channel, queue: &QueueName) {
+    let closing = channel.close(200, "unsubscribed".into());
+    if !matches!(timeout(CALL_DEADLINE, closing).await, Ok(Ok(()))) {
+        tracing::debug!(%queue, "the channel did not close in order");
     }
 }
 
@@ -254,9 +272,12 @@ pub(crate) async fn consume(
 ) -> Result<(Arc<Intake>, Consumer), BrokerError> {
     let what = format!("consuming the queue `{queue}`");
     let (channel, generation) = shared.consume.channel(CALL_DEADLINE).await?;
+    // Made before anybody consumes: if this is given up in between, the channel closes.
+    let intake = Arc::new(Intake::new(shared, queue, (channel, generation), prefetch));
     let consuming = async {
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        channel
+        intake.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        intake
+            .channel
             .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
     };
@@ -275,7 +296,7 @@ pub(crate) async fn consume(
             return Err(error);
         }
     };
-    Ok((Arc::new(Intake::new(shared, queue, (channel, generation), prefetch)), consumer))
+    Ok((intake, consumer))
 }
 
 impl Consuming {
@@ -376,7 +397,7 @@ impl Shared {
         }
         let (tag, id) = (delivery.delivery_tag, envelope.id);
         intake.acks().delivered(tag, id);
-        if delivery.redelivered && self.is_superseded(&intake.queue, &envelope) {
+        if delivery.redelivered && self.memory.is_superseded(&intake.queue, &envelope) {
             self.counters.duplicates();
             tracing::debug!(queue = %intake.queue, message = %id, "its copy was confirmed before: acknowledged");
             intake.begin(tag);
@@ -409,7 +430,7 @@ impl Shared {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         count
             .saturating_sub(self.consume.outages_since(since))
-            .saturating_sub(self.excused(queue, envelope.id))
+            .saturating_sub(self.memory.excused(queue, envelope.id))
     }
 }
 
@@ -482,22 +503,3 @@ fn fingerprint(properties: &BasicProperties, body: &[u8]) -> [u8; 10] {
     let (one, two) = (half(1), half(2));
     std::array::from_fn(|n| if n < 8 { one[n] } else { two[n - 8] })
 }
-
-/// What a delivery is known by, to recognise it when it comes again although its copy was confirmed.
-pub(crate) fn identity(queue: &QueueName, envelope: &Envelope) -> [u8; 16] {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
-        queue.as_str().hash(&mut hasher);
-        envelope.id.as_bytes().hash(&mut hasher);
-        let progress = &envelope.progress;
-        (progress.attempt, progress.phase.as_str(), progress.suspect).hash(&mut hasher);
-        progress.due.map(Timestamp::as_millis).hash(&mut hasher);
-        envelope.report.is_some().hash(&mut hasher);
-        hasher.finish()
-    };
-    (u128::from(half(1)) << 64 | u128::from(half(2))).to_le_bytes()
-}
-
-/// Which messages are whose, beside [`MessageId`].
-pub(crate) type Excuse = (QueueName, MessageId);

@@ -163,8 +163,9 @@ macro_rules! conformance_tests {
                 two_consumers_never_hold_the_same_message
                 a_dropped_subscription_hands_back_what_was_not_settled
                 a_poll_that_is_given_up_loses_nothing
+                a_subscription_that_is_given_up_while_it_opens_holds_nothing
                 only_what_was_picked_is_delivered
-            what_was_looked_at_can_be_picked_at_once
+                what_was_looked_at_can_be_picked_at_once
                 a_prefetch_of_nothing_delivers_no_more_than_one
                 a_consumer_that_dies_loses_its_jobs_and_it_is_counted
                 a_closed_broker_has_handed_back_and_says_that_it_is_closed

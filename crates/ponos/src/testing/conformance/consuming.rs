@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use ponos_core::broker::{BrokerErrorKind, Inspect, Published, SettleError, SubscribeOptions, Verdict};
 
@@ -101,6 +102,20 @@ pub async fn a_poll_that_is_given_up_loses_nothing(stand: Stand) {
     }
     assert_eq!(ids(&out), ids_of(&sent), "each once, in order");
     stand.has(&jobs(), (0, 0, 200)).await;
+}
+
+pub async fn a_subscription_that_is_given_up_while_it_opens_holds_nothing(stand: Stand) {
+    let sent = jobs_of(20);
+    stand.publish(sent.clone()).await;
+    let queue = jobs();
+    for n in 0..60 {
+        let opening = stand.broker.subscribe(&queue, SubscribeOptions::prefetch(20));
+        // Dropped wherever it is by then.
+        drop(tokio::time::timeout(Duration::from_millis(n / 3), opening).await);
+    }
+    let mut consumer = stand.consume(&jobs(), 20).await;
+    let got: HashSet<_> = ids(&consumer.take(20).await).into_iter().collect();
+    assert_eq!(got, ids_of(&sent).into_iter().collect());
 }
 
 pub async fn only_what_was_picked_is_delivered(stand: Stand) {

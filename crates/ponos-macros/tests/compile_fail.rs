@@ -1,7 +1,7 @@
 //! What the type system promises, and the texts that a user reads when a promise is broken.
 //!
 //! Each file in `compile_fail/` breaks one rule; the `.stderr` beside it is what the compiler says.
-//! After a change of a text: `TRYBUILD=overwrite cargo test -p ponos --test compile_fail`, then read the difference.
+//! After a change of a text: `TRYBUILD=overwrite cargo test -p ponos-macros --test compile_fail`, then read the difference.
 
 #[test]
 fn a_broken_rule_does_not_compile_and_the_text_says_what_to_do() {
