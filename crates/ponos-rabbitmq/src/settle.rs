@@ -75,7 +75,7 @@ pub(crate) async fn settle(
     }
     let copy_outcome = shared.send_once(&intake, tag, copy.into_iter().collect()).await.pop();
     if copy_outcome.as_ref().is_some_and(|outcome| !outcome.is_confirmed()) {
-        shared.remember_sent(intake.id, tag, sent.into_iter().zip(outcomes.iter().cloned()));
+        shared.memory.remember_sent((intake.id, tag), sent.into_iter().zip(outcomes.iter().cloned()));
     }
     match copy_outcome {
         None | Some(Published::Confirmed { .. }) => {}

@@ -344,10 +344,9 @@ impl<'a, S: Subject> Driver<'a, S> {
         match polled {
             None => {
                 ensure!(out.is_empty(), "it waits and delivers: {out:?}");
-                let room = self.model.room(id);
                 if self.model.promises.keeps_asking {
                     let consumer = self.model.consumers.get_mut(&id).expect("it is open");
-                    consumer.unseen = consumer.unseen.max(max.min(room));
+                    consumer.unseen = consumer.unseen.max(max);
                 }
             }
             Some(Err(lost)) => {

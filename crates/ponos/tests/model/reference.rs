@@ -56,7 +56,7 @@ pub struct Consumer {
     only: Option<Vec<MessageId>>,
     /// Fences of deliveries that are no longer its own, and that it has not found out about.
     stale: BTreeSet<u64>,
-    /// How many messages may lie with it that were asked for and not fetched.
+    /// How many messages may lie with it that were asked for and not fetched, once it has room for them.
     pub unseen: usize,
 }
 
@@ -183,7 +183,11 @@ impl Reference {
     }
 
     fn unseen_by(&self, id: u64) -> usize {
-        if self.promises.fetches_ahead { self.room(id) } else { self.consumers[&id].unseen }
+        if self.promises.fetches_ahead {
+            self.room(id)
+        } else {
+            self.consumers[&id].unseen.min(self.room(id))
+        }
     }
 
     /// How many messages of a queue may lie with subscriptions, one of them apart.
