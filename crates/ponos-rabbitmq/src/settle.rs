@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use ponos_core::broker::{Delivery, Destination, Outgoing, Published, SettleError, Settlement, Verdict};
 use ponos_core::envelope::{Envelope, Progress};
-use ponos_core::id::Timestamp;
+use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::QueueName;
 use ponos_core::wire;
 
@@ -47,7 +47,7 @@ pub(crate) async fn settle(
         return lost(false);
     }
     let mut settling = Settling { intake: Arc::clone(&intake), tag, over: false };
-    let Settlement { mut send, verdict } = settlement;
+    let Settlement { send, verdict } = settlement;
     let effects = send.len();
     // A suspect is handed back as a copy, whose count is its own.
     let verdict = match verdict {
@@ -64,11 +64,15 @@ pub(crate) async fn settle(
     let told_apart = copy.as_ref().is_some_and(|copy| {
         identity(&delivery.queue, &copy.envelope) != identity(&delivery.queue, &delivery.envelope)
     });
-    send.extend(copy);
-    let mut outcomes = shared.send_once(&intake, tag, send, copied).await;
-    let copy_outcome = if copied { outcomes.pop() } else { None };
+    // Before the copy: what cannot be sent may change the verdict, and a copy that is in its queue cannot be taken back.
+    let sent = if copied { send.iter().map(sent_key).collect() } else { Vec::new() };
+    let outcomes = shared.send_once(&intake, tag, send, false).await;
     if !outcomes.iter().all(Published::is_confirmed) {
         return Err(SettleError::NotSent(outcomes));
+    }
+    let copy_outcome = shared.send_once(&intake, tag, copy.into_iter().collect(), true).await.pop();
+    if copy_outcome.as_ref().is_some_and(|outcome| !outcome.is_confirmed()) {
+        shared.memory.remember_sent((intake.id, tag), sent.into_iter().zip(outcomes.iter().cloned()));
     }
     match copy_outcome {
         None | Some(Published::Confirmed { .. }) => {}
@@ -121,9 +125,14 @@ fn copy(delivery: &Delivery, verdict: Verdict) -> Option<Outgoing> {
     }
 }
 
+/// What a message of a settlement is known by when the settlement is tried again.
+fn sent_key(message: &Outgoing) -> (Destination, MessageId, Option<Timestamp>) {
+    (message.to.clone(), message.envelope.id, message.envelope.progress.due)
+}
+
 impl Shared {
-    /// Sends what a settlement sends, but not again what an earlier try of the same settlement had confirmed. The last one is
-    /// the copy of the settled message, if there is one.
+    /// Sends what a settlement sends, or the copy of the settled message, but not again what an earlier try of the same
+    /// settlement had confirmed.
     async fn send_once(
         self: &Arc<Self>,
         intake: &Intake,
@@ -139,7 +148,7 @@ impl Shared {
         let mut batch = Vec::with_capacity(send.len());
         let mut keys = Vec::with_capacity(send.len());
         for message in send {
-            let key = (message.to.clone(), message.envelope.id, message.envelope.progress.due);
+            let key = sent_key(&message);
             let known = before.iter().find(|(sent, _)| *sent == key).map(|(_, outcome)| outcome.clone());
             if known.is_none() {
                 batch.push(message);

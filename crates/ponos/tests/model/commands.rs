@@ -130,14 +130,16 @@ pub fn commands(most: usize) -> impl Strategy<Value = Vec<Command>> {
 
 fn command() -> impl Strategy<Value = Command> {
     let by = 0..2u8;
-    let queue = 0..7u8;
+    // The queue of jobs is the fifth by name.
+    let queue = prop_oneof![4 => Just(4), 3 => 0..7u8];
+    let prefetch = prop_oneof![1 => Just(0), 12 => 1..5u8];
     prop_oneof![
         2 => (by.clone(), 0..4u8).prop_map(|(by, what)| Command::Declare { by, what }),
         16 => (by.clone(), vec(message(), 1..5)).prop_map(|(by, messages)| Command::Publish { by, messages }),
-        12 => (by.clone(), queue.clone(), 0..5u8, only())
+        12 => (by.clone(), queue.clone(), prefetch, only())
             .prop_map(|(by, queue, prefetch, only)| Command::Subscribe { by, queue, prefetch, only }),
         24 => (any::<u8>(), 1..5u8).prop_map(|(consumer, max)| Command::Take { consumer, max }),
-        24 => (any::<u8>(), prop::bool::weighted(0.15), vec(message(), 0..3), end()).prop_map(
+        24 => (any::<u8>(), prop::bool::weighted(0.25), vec(message(), 0..3), end()).prop_map(
             |(delivery, late, send, verdict)| Command::Settle { delivery, late, send, verdict }
         ),
         4 => any::<u8>().prop_map(|consumer| Command::Drop { consumer }),
@@ -326,7 +328,9 @@ fn gave_up(progress: &Progress) -> GaveUp {
     GaveUp { reason: GaveUpReason::Exhausted, error: "refused".into(), attempts: progress.attempt }
 }
 
+/// The report of a job that failed in this queue; of one that had failed before, of where that was.
 pub fn report(queue: &QueueName, envelope: &Envelope, now: Timestamp) -> Box<Report> {
+    let queue = envelope.report.as_ref().map_or(queue, |report| &report.queue);
     Box::new(Report {
         queue: queue.clone(),
         gave_up: gave_up(&envelope.progress),

@@ -56,7 +56,7 @@ pub struct Consumer {
     only: Option<Vec<MessageId>>,
     /// Fences of deliveries that are no longer its own, and that it has not found out about.
     stale: BTreeSet<u64>,
-    /// How many messages may lie with it that were asked for and not fetched.
+    /// How many messages may lie with it that were asked for and not fetched, once it has room for them.
     pub unseen: usize,
 }
 
@@ -179,11 +179,15 @@ impl Reference {
         let consumer = &self.consumers[&id];
         let held =
             self.queues[&consumer.queue].iter().filter(|entry| entry.held.is_some_and(|(to, _)| to == id));
-        consumer.prefetch.saturating_sub(held.count() + consumer.stale.len())
+        consumer.prefetch.saturating_sub(held.count())
     }
 
     fn unseen_by(&self, id: u64) -> usize {
-        if self.promises.fetches_ahead { self.room(id) } else { self.consumers[&id].unseen }
+        if self.promises.fetches_ahead {
+            self.room(id)
+        } else {
+            self.consumers[&id].unseen.min(self.room(id))
+        }
     }
 
     /// How many messages of a queue may lie with subscriptions, one of them apart.
@@ -195,10 +199,12 @@ impl Reference {
 
     /// How many messages must be delivered to a subscription that asks now.
     pub fn owed(&self, id: u64, now: Timestamp) -> usize {
-        let Consumer { queue, only, .. } = &self.consumers[&id];
+        let Consumer { queue, only, stale, .. } = &self.consumers[&id];
         let wanted = |entry: &&Entry| only.as_ref().is_none_or(|only| only.contains(&entry.envelope.id));
         let free = self.queues[queue].iter().filter(|entry| entry.sure && entry.is_ready(now)).filter(wanted);
-        free.count().saturating_sub(self.unseen(queue, Some(id))).min(self.room(id))
+        // What it does not know to be lost may still count for it.
+        let room = self.room(id).saturating_sub(stale.len());
+        free.count().saturating_sub(self.unseen(queue, Some(id))).min(room)
     }
 
     /// A message was delivered: which one it is, or why it may not be.
