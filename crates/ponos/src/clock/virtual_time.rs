@@ -92,7 +92,10 @@ impl VirtualClock {
 
     /// A clock under which tasks go on only when [`step`](Self::step) lets them.
     pub(crate) fn stepping() -> Self {
-        Self { state: Mutex::new(State { ready: Some(BTreeMap::new()), ..State::default() }), ..Self::default() }
+        Self {
+            state: Mutex::new(State { ready: Some(BTreeMap::new()), ..State::default() }),
+            ..Self::default()
+        }
     }
 
     /// Whether a task is being polled or about to be, those apart that wait to be let on.

@@ -131,7 +131,9 @@ impl Faults {
     /// Every fault, most in 20 of 1,000 cases.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Fault::ALL.into_iter().fold(Self::none(seed), |faults, fault| faults.rate(fault, fault.default_rate()))
+        Fault::ALL
+            .into_iter()
+            .fold(Self::none(seed), |faults, fault| faults.rate(fault, fault.default_rate()))
     }
 
     /// About half of the faults, each more or less often than usual, with or without transactions: what is drawn from

@@ -403,7 +403,12 @@ impl fmt::Display for Happened {
             Self::Promised { id } => write!(f, "publisher relies on {}", short(id)),
             Self::Delivered { tag, queue, id, phase, attempt, losses, .. } => {
                 let phase = phase.as_str();
-                write!(f, "gets {} from {queue} as {}: {phase} {attempt}, lost {losses}", short(id), fence(tag))
+                write!(
+                    f,
+                    "gets {} from {queue} as {}: {phase} {attempt}, lost {losses}",
+                    short(id),
+                    fence(tag)
+                )
             }
             Self::Runs { tag, queue, id, phase, attempt } => {
                 write!(f, "runs {queue} {} of {}: {} {attempt}", fence(tag), short(id), phase.as_str())

@@ -123,7 +123,12 @@ pub(crate) fn watched(
 }
 
 impl Process {
-    async fn runs(self: Arc<Self>, job: Arc<Job>, least: Duration, work: BoxFuture<'static, Outcome>) -> Outcome {
+    async fn runs(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        least: Duration,
+        work: BoxFuture<'static, Outcome>,
+    ) -> Outcome {
         let (id, progress) = (job.envelope.id, &job.envelope.progress);
         let Some(tag) = self.world.tag_of(&job.envelope) else { return work.await };
         self.record(Happened::Runs {

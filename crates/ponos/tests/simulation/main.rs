@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod faulty;
 mod world;
 
 use ponos::testing::simulation::{Explored, explore};
@@ -29,7 +30,8 @@ fn every_seed_keeps_the_invariants() {
     let seeds = first..first + number("PONOS_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let explored = explore(seeds, threads, command, world::simulation);
-    let Explored { seeds, steps, simulated, took, .. } = explored.unwrap_or_else(|failure| panic!("{failure}"));
+    let Explored { seeds, steps, simulated, took, .. } =
+        explored.unwrap_or_else(|failure| panic!("{failure}"));
     println!("{seeds} seeds, {steps} steps, {simulated:.0?} simulated in {took:.1?}: no violation");
 }
 

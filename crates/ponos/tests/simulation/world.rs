@@ -2,12 +2,13 @@
 //!
 //! What a handler does follows from its payload and its attempt alone, so that it does the same if it runs twice.
 
-use std::sync::Once;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
+use ponos::Task;
 use ponos::prelude::*;
 use ponos::testing::{Faults, Simulation};
-use ponos::Task;
 
 #[event("order.placed")]
 pub(crate) struct OrderPlaced {
@@ -38,7 +39,11 @@ pub(crate) struct CardCharge {
     pub(crate) n: u64,
 }
 
-#[app("shop")]
+/// What this life of an instance has put off already.
+#[derive(Debug, Default)]
+pub(crate) struct Naps(Mutex<BTreeSet<(u64, u32)>>);
+
+#[app("shop", state = Naps)]
 pub(crate) struct Shop;
 
 #[task("shop.parcel.pack", app = Shop, emits(ParcelSent))]
@@ -82,8 +87,6 @@ async fn work<T: Task>(cx: &TaskCx<T>, what: &str, n: u64) -> Outcome {
             cx.sleep(secs(300)).await;
             Ok(())
         }
-        // Only for the first while of a job: a snooze spends no attempt.
-        32..36 if cx.attempt() == 2 => Ok(()),
         _ => Ok(()),
     }
 }
@@ -115,10 +118,8 @@ async fn pack(t: ParcelPack, cx: TaskCx<ParcelPack>) -> Outcome {
 }
 
 async fn count(t: StockCount, cx: TaskCx<StockCount>) -> Outcome {
-    // Put off for as long as the hour is young.
-    if t.n % 3 == 0 && cx.attempt() == 1 && fate("late", t.n, 1) < 50 {
-        let minute = u64::try_from(cx.tid().began().map_or(0, |began| began.as_millis() / 1000 % 7)).unwrap();
-        cx.sleep(Duration::from_millis(10 * minute)).await;
+    if fate("nap", t.n, cx.attempt()) < 30 && cx.state().0.lock().unwrap().insert((t.n, cx.attempt())) {
+        return snooze(secs(40));
     }
     work(&cx, "count", t.n).await
 }
@@ -163,7 +164,9 @@ fn bank() -> Service<Bank> {
 fn shop() -> Service<Shop> {
     Service::new()
         .on_with(pack_what_was_paid, |p| p.concurrency(2))
-        .task(pack, |p| p.max_retries(4).timeout(secs(30)).concurrency(2).prefetch(4).rate_limit(5.per_second()))
+        .task(pack, |p| {
+            p.max_retries(4).timeout(secs(30)).concurrency(2).prefetch(4).rate_limit(5.per_second())
+        })
         .task(count, |p| p.max_retries(2).timeout(secs(10)).no_breaker().concurrency(1).prefetch(2))
 }
 
@@ -180,7 +183,7 @@ pub(crate) fn simulation(seed: u64) -> Simulation {
     Simulation::seeded(seed)
         .faults(faults)
         .instances(banks, || (bank(), ()))
-        .instances(shops, || (shop(), ()))
+        .instances(shops, || (shop(), Naps::default()))
         .instances(1, || (post(), ()))
         .load(move |mut load| async move {
             for n in 0..6 {

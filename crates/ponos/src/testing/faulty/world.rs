@@ -160,7 +160,9 @@ impl World {
     fn queues_of(&self, to: &Destination) -> Vec<QueueName> {
         match to {
             Destination::Queue(queue) => vec![queue.clone()],
-            Destination::Event(event) => self.state().bound.get(event).into_iter().flatten().cloned().collect(),
+            Destination::Event(event) => {
+                self.state().bound.get(event).into_iter().flatten().cloned().collect()
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 //! | I5 | attempts count on, one by one, and there are never more than the policy allows |
 //! | I6 | the transaction of each message is that of the message that caused it |
 //! | I7 | a run, an end or a message is doubled only where a fault lies between |
-//! | I8 | nothing comes earlier than it was asked for |
+//! | I8 | nothing comes earlier than it was asked for, to the millisecond |
 //! | I9 | after the end queues are empty |
 //! | fence | a settlement of a delivery that is no longer its process's has no effect |
 //! | concurrency | no process runs more jobs of a queue at once than it may |
@@ -25,8 +25,11 @@ use ponos_core::id::{MessageId, Tid, Timestamp};
 use ponos_core::name::QueueName;
 
 use super::super::faults::Fault;
-use super::super::history::{Entry, Happened, History, RunEnd, Ruling, Sent, SettleTold, Told};
+use super::super::history::{Entry, Happened, History, Ruling, RunEnd, Sent, SettleTold, Told};
 use crate::clock::virtual_time::START;
+
+/// How exact the times are that travel with a message: what is due in a millisecond may begin with it.
+const RESOLUTION: Duration = Duration::from_millis(1);
 
 /// What should not have happened.
 #[derive(Debug, Clone)]
@@ -98,6 +101,9 @@ struct Work {
     end: Option<(RunEnd, Duration)>,
     ruling: Option<Ruling>,
     copies: u32,
+    /// Whether it was taken away before it was settled.
+    lost: bool,
+    /// Whether it is no longer its process's, for whatever reason.
     returned: bool,
 }
 
@@ -131,7 +137,11 @@ struct Checker {
 
 impl Checker {
     fn violated(&mut self, rule: &str, message: MessageId, problem: impl Into<String>) {
-        self.violations.push(Violation { rule: rule.into(), message: Some(message), problem: problem.into() });
+        self.violations.push(Violation {
+            rule: rule.into(),
+            message: Some(message),
+            problem: problem.into(),
+        });
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -147,7 +157,11 @@ impl Checker {
             Happened::Taken { .. } => self.taken(&entry.what),
             Happened::Told { id, outcome: Told::Confirmed } => {
                 if !self.tids.contains_key(id) {
-                    self.violated("I1", *id, "a publisher was told of a message that the broker does not have");
+                    self.violated(
+                        "I1",
+                        *id,
+                        "a publisher was told of a message that the broker does not have",
+                    );
                 }
                 self.confirmed.insert(*id);
             }
@@ -169,12 +183,17 @@ impl Checker {
                     end: None,
                     ruling: None,
                     copies: 0,
+                    lost: false,
                     returned: false,
                 };
                 self.works.insert(*tag, work);
             }
             Happened::Runs { tag, queue, id, phase, attempt } => {
                 if let Some(work) = self.works.get_mut(tag) {
+                    // Its worker does not know yet that it was lost.
+                    if work.lost && !work.ran && work.copies == 0 {
+                        self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                    }
                     work.ran = true;
                 }
                 self.runs(entry, queue, *id, *phase, *attempt);
@@ -210,8 +229,12 @@ impl Checker {
             }
             Happened::Returned { tag, .. } => {
                 let Some(work) = self.works.get_mut(tag) else { return };
-                if work.ran && !work.returned {
-                    self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                if !work.returned {
+                    work.lost = true;
+                    // Its copy is there as well as the original.
+                    if work.ran || work.copies > 0 {
+                        self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                    }
                 }
                 work.returned = true;
             }
@@ -282,10 +305,11 @@ impl Checker {
         }
         let earliest = self.not_before.get(&(key, recovers, attempt)).copied();
         if let Some(earliest) = earliest
-            && entry.at < earliest
+            && entry.at + RESOLUTION <= earliest
             && !self.is_excused(queue, id)
         {
-            let problem = format!("attempt {attempt} began {:?} too early", earliest.saturating_sub(entry.at));
+            let problem =
+                format!("attempt {attempt} began {:?} too early", earliest.saturating_sub(entry.at));
             self.violated("I8", id, problem);
         }
     }
@@ -338,7 +362,8 @@ impl Checker {
             Some((RunEnd::Snoozed(asked), at)) => {
                 let early = due < wall(*at + *asked);
                 if next != attempt || early {
-                    let problem = format!("attempt {attempt} was put off, and attempt {next} follows at {due:?}");
+                    let problem =
+                        format!("attempt {attempt} was put off, and attempt {next} follows at {due:?}");
                     self.violated("I8", id, problem);
                 }
                 let key = self.works.get(&tag).map(|work| work.key.clone());
@@ -380,7 +405,8 @@ impl Checker {
                 Some(sends) => {
                     let missing = sends.iter().find(|sent| !self.tids.contains_key(sent)).copied();
                     if let Some(missing) = missing {
-                        let problem = format!("{ruling:?}, and the broker does not have its effect {missing}");
+                        let problem =
+                            format!("{ruling:?}, and the broker does not have its effect {missing}");
                         self.violated("I1", id, problem);
                     }
                 }
@@ -422,14 +448,17 @@ impl Checker {
                 self.violated("I1", id, format!("has no end in {queue}: it is lost"));
             }
             if ends > 1 + excused {
-                let problem = format!("has {ends} ends in {queue}, and faults explain {excused} more than one");
+                let problem =
+                    format!("has {ends} ends in {queue}, and faults explain {excused} more than one");
                 self.violated("I7", id, problem);
             }
             for ((recovers, attempt), runs) in &job.runs {
                 let repeated = job.repeated.get(&(*recovers, *attempt)).copied().unwrap_or(0);
                 if *runs > 1 + excused + repeated {
                     let rule = if *recovers { "I3" } else { "I7" };
-                    let problem = format!("attempt {attempt} ran {runs} times, and faults explain {excused} more than one");
+                    let problem = format!(
+                        "attempt {attempt} ran {runs} times, and faults explain {excused} more than one"
+                    );
                     self.violated(rule, id, problem);
                 }
             }
