@@ -178,7 +178,7 @@ fn post() -> Service<Post> {
 
 /// The world of a seed.
 pub(crate) fn simulation(seed: u64) -> Simulation {
-    let faults = if seed % 10 == 0 { Faults::none(seed) } else { Faults::swarm(seed) };
+    let faults = if seed.is_multiple_of(10) { Faults::none(seed) } else { Faults::swarm(seed) };
     let (banks, shops) = (1 + seed as usize % 3, 1 + seed as usize / 3 % 2);
     Simulation::seeded(seed)
         .faults(faults)
