@@ -638,3 +638,25 @@ async fn the_outcome_of_each_attempt_is_recorded() {
     );
     assert!(matches!(&ends[1], (2, AttemptEnd::Done, None)), "{ends:?}");
 }
+
+#[tokio::test]
+async fn a_suspect_that_turns_out_to_be_a_duplicate_does_not_hold_up_its_process() {
+    async fn slow(t: WorkDo, cx: TaskCx<WorkDo>) -> Outcome {
+        cx.sleep(secs(1)).await;
+        cx.state().note(t.n);
+        Ok(())
+    }
+    let counter = Counter::default();
+    let service = Service::<Unit>::new().task(slow, |p| p.concurrency(2).prefetch(8));
+    // A broker that may deliver what was done again, and does nothing else wrong.
+    let rough = ponos::Rough::seeded(1).per_mille(0);
+    let system = System::seeded(1).rough_as(rough).service(service, counter.clone()).start().await;
+    let mut suspect = raw("unit.work.do", br#"{"tid":"t","n":1}"#);
+    suspect.progress.suspect = Some(0);
+    // The second one waits for its turn to run alone until the first one is done.
+    publish_until_taken(&system, suspect.clone()).await;
+    publish_until_taken(&system, suspect).await;
+    system.create(WorkDo { n: 2 }).await;
+    system.settled().await;
+    assert_eq!(counter.noted(), [1, 2]);
+}

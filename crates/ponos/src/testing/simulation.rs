@@ -66,6 +66,9 @@ const QUIET: Duration = Duration::from_secs(180);
 /// How long what is left may take to come to an end.
 const HORIZON: Duration = Duration::from_secs(10 * 86_400);
 
+/// How many entries a history may have: what goes on and on comes to no end, however far time is moved.
+const LONGEST: usize = 50_000;
+
 /// How long a process may live before it dies or is restarted at any moment.
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -242,6 +245,9 @@ impl Stage {
         let mut quiet = None;
         loop {
             self.still().await;
+            if broker.history().len() > LONGEST {
+                return Some(stuck("it goes on and on"));
+            }
             if quiet.is_none() && loading.load(Ordering::Relaxed) == 0 {
                 broker.heal();
                 quiet = Some(self.time.now() + QUIET);

@@ -375,6 +375,9 @@ impl QueueWorker {
                         break;
                     }
                 }
+            } else {
+                // It may have waited for its turn before it was known as a duplicate: nobody else would have one.
+                self.withdraw();
             }
             let Some((delivery, before)) = self.buffer.pop_front() else {
                 break;

@@ -4,7 +4,9 @@
 //! replays one and prints its whole history.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::print_stdout, reason = "a replayed seed is there to be read")]
 
+mod faulty;
 mod world;
 
 use ponos::testing::simulation::{Explored, explore};

@@ -2,7 +2,8 @@
 //!
 //! What a handler does follows from its payload and its attempt alone, so that it does the same if it runs twice.
 
-use std::sync::Once;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use ponos::Task;
@@ -38,7 +39,11 @@ pub(crate) struct CardCharge {
     pub(crate) n: u64,
 }
 
-#[app("shop")]
+/// What this life of an instance has put off already.
+#[derive(Debug, Default)]
+pub(crate) struct Naps(Mutex<BTreeSet<(u64, u32)>>);
+
+#[app("shop", state = Naps)]
 pub(crate) struct Shop;
 
 #[task("shop.parcel.pack", app = Shop, emits(ParcelSent))]
@@ -82,8 +87,6 @@ async fn work<T: Task>(cx: &TaskCx<T>, what: &str, n: u64) -> Outcome {
             cx.sleep(secs(300)).await;
             Ok(())
         }
-        // Only for the first while of a job: a snooze spends no attempt.
-        32..36 if cx.attempt() == 2 => Ok(()),
         _ => Ok(()),
     }
 }
@@ -115,10 +118,8 @@ async fn pack(t: ParcelPack, cx: TaskCx<ParcelPack>) -> Outcome {
 }
 
 async fn count(t: StockCount, cx: TaskCx<StockCount>) -> Outcome {
-    // Put off for as long as the hour is young.
-    if t.n % 3 == 0 && cx.attempt() == 1 && fate("late", t.n, 1) < 50 {
-        let minute = u64::try_from(cx.tid().began().map_or(0, |began| began.as_millis() / 1000 % 7)).unwrap();
-        cx.sleep(Duration::from_millis(10 * minute)).await;
+    if fate("nap", t.n, cx.attempt()) < 30 && cx.state().0.lock().unwrap().insert((t.n, cx.attempt())) {
+        return snooze(secs(40));
     }
     work(&cx, "count", t.n).await
 }
@@ -177,12 +178,12 @@ fn post() -> Service<Post> {
 
 /// The world of a seed.
 pub(crate) fn simulation(seed: u64) -> Simulation {
-    let faults = if seed % 10 == 0 { Faults::none(seed) } else { Faults::swarm(seed) };
+    let faults = if seed.is_multiple_of(10) { Faults::none(seed) } else { Faults::swarm(seed) };
     let (banks, shops) = (1 + seed as usize % 3, 1 + seed as usize / 3 % 2);
     Simulation::seeded(seed)
         .faults(faults)
         .instances(banks, || (bank(), ()))
-        .instances(shops, || (shop(), ()))
+        .instances(shops, || (shop(), Naps::default()))
         .instances(1, || (post(), ()))
         .load(move |mut load| async move {
             for n in 0..6 {

@@ -9,7 +9,7 @@
 //! | I5 | attempts count on, one by one, and there are never more than the policy allows |
 //! | I6 | the transaction of each message is that of the message that caused it |
 //! | I7 | a run, an end or a message is doubled only where a fault lies between |
-//! | I8 | nothing comes earlier than it was asked for |
+//! | I8 | nothing comes earlier than it was asked for, to the millisecond |
 //! | I9 | after the end queues are empty |
 //! | fence | a settlement of a delivery that is no longer its process's has no effect |
 //! | concurrency | no process runs more jobs of a queue at once than it may |
@@ -27,6 +27,9 @@ use ponos_core::name::QueueName;
 use super::super::faults::Fault;
 use super::super::history::{Entry, Happened, History, Ruling, RunEnd, Sent, SettleTold, Told};
 use crate::clock::virtual_time::START;
+
+/// How exact the times are that travel with a message: what is due in a millisecond may begin with it.
+const RESOLUTION: Duration = Duration::from_millis(1);
 
 /// What should not have happened.
 #[derive(Debug, Clone)]
@@ -98,6 +101,9 @@ struct Work {
     end: Option<(RunEnd, Duration)>,
     ruling: Option<Ruling>,
     copies: u32,
+    /// Whether it was taken away before it was settled.
+    lost: bool,
+    /// Whether it is no longer its process's, for whatever reason.
     returned: bool,
 }
 
@@ -177,12 +183,17 @@ impl Checker {
                     end: None,
                     ruling: None,
                     copies: 0,
+                    lost: false,
                     returned: false,
                 };
                 self.works.insert(*tag, work);
             }
             Happened::Runs { tag, queue, id, phase, attempt } => {
                 if let Some(work) = self.works.get_mut(tag) {
+                    // Its worker does not know yet that it was lost.
+                    if work.lost && !work.ran && work.copies == 0 {
+                        self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                    }
                     work.ran = true;
                 }
                 self.runs(entry, queue, *id, *phase, *attempt);
@@ -218,8 +229,12 @@ impl Checker {
             }
             Happened::Returned { tag, .. } => {
                 let Some(work) = self.works.get_mut(tag) else { return };
-                if work.ran && !work.returned {
-                    self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                if !work.returned {
+                    work.lost = true;
+                    // Its copy is there as well as the original.
+                    if work.ran || work.copies > 0 {
+                        self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                    }
                 }
                 work.returned = true;
             }
@@ -290,7 +305,7 @@ impl Checker {
         }
         let earliest = self.not_before.get(&(key, recovers, attempt)).copied();
         if let Some(earliest) = earliest
-            && entry.at < earliest
+            && entry.at + RESOLUTION <= earliest
             && !self.is_excused(queue, id)
         {
             let problem =
