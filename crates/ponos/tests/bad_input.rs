@@ -3,6 +3,7 @@
 
 #![allow(missing_debug_implementations, clippy::unwrap_used, reason = "messages and helpers of tests")]
 
+mod fuzz;
 mod support;
 
 use std::path::{Path, PathBuf};
