@@ -4,7 +4,7 @@ use ponos_core::body::{self, DecodeErrorKind, MAX_BODY, MAX_DEPTH};
 use ponos_core::id::Tid;
 use serde_json::{Map, Value};
 
-use crate::source::Source;
+use super::source::Source;
 
 /// A value that no error may quote.
 const SECRET: &str = "s3cr3t-v4lue";

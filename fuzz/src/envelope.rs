@@ -5,7 +5,7 @@ use ponos_core::body;
 use ponos_core::id::Timestamp;
 use ponos_core::wire::{self, HeaderValue, Headers, Ignored, Parts, Properties, Reading};
 
-use crate::source::{Source, is_within_limits};
+use super::source::{Source, is_within_limits};
 
 const HEADERS: [&str; 20] = [
     "x-ponos-wire",
@@ -64,7 +64,7 @@ fn parts(source: &mut Source<'_>) -> Parts {
         message_id: source.maybe(|source| source.text().to_owned()),
         correlation_id: source.maybe(|source| source.text().to_owned()),
         kind: source.maybe(|source| match source.byte() {
-            0..100 => source.of(&crate::source::QUEUES).to_owned(),
+            0..100 => source.of(&super::source::QUEUES).to_owned(),
             100..150 => "org.payment.processed".to_owned(),
             _ => source.text().to_owned(),
         }),

@@ -5,7 +5,7 @@ use ponos_core::id::Timestamp;
 use ponos_core::wire::{self, HeaderValue, Reading};
 use ponos_rabbitmq::fuzzing;
 
-use crate::source::{Source, is_within_limits};
+use super::source::{Source, is_within_limits};
 
 /// The first byte chooses the queue, the rest is what a content header frame has behind its flags.
 pub fn check(data: &[u8]) {

@@ -12,7 +12,7 @@ use ponos_core::journal::{
 };
 use ponos_core::name::AppName;
 
-use crate::source::Source;
+use super::source::Source;
 
 /// An even first byte: the rest is a batch. An odd one: decisions that make entries.
 pub fn check(data: &[u8]) {

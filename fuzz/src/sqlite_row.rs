@@ -2,7 +2,7 @@
 
 use ponos_sqlite::fuzzing::{Row, decode};
 
-use crate::source::{Source, is_within_limits};
+use super::source::{Source, is_within_limits};
 
 /// Decisions: numbers, an id of any length, a head, and the rest as body.
 pub fn check(data: &[u8]) {

@@ -179,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_the_confirm_of_its_copy_is_in_no_range() {
+        let mut acks = with(8, 3);
+        assert!((1..=3).all(|tag| acks.begin(tag).is_some()));
+        acks.done(2);
+        acks.done(3);
+        assert_eq!(flushed(&mut acks), [(2, false), (3, false)], "a range would acknowledge the first too");
+        acks.done(1);
+        assert_eq!(flushed(&mut acks), [(1, true)]);
+    }
+
+    #[test]
     fn a_range_never_ends_on_a_tag_that_was_told_before() {
         let mut acks = with(8, 3);
         acks.done(1);

@@ -13,6 +13,7 @@ mod connecting;
 mod document;
 mod effects;
 mod files;
+mod fuzz;
 mod handlers;
 mod headers;
 mod names;
