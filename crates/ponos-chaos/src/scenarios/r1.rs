@@ -24,7 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         mix: Mix { millis: 40, ..Mix::USUAL },
         ..FIGURES
     },
-    short: Figures { mix: Mix { millis: 40, ..MIX }, ..FIGURES },
+    short: Figures { mix: Mix { millis: 40, ..Mix::USUAL }, ..FIGURES },
     run: kill_workers,
     judge: nothing_else,
 };
