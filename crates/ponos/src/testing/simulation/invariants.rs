@@ -253,6 +253,10 @@ impl Checker {
         match sent {
             Sent::Copy(tag) => {
                 if let Some(work) = self.works.get_mut(tag) {
+                    // Late: the original has come again meanwhile.
+                    if work.lost && !work.ran && work.copies == 0 {
+                        self.jobs.entry(work.key.clone()).or_default().cut += 1;
+                    }
                     work.copies += copies;
                     if work.copies > 1 {
                         let more = if work.copies == *copies { copies - 1 } else { *copies };
