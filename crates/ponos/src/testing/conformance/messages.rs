@@ -219,7 +219,7 @@ fn retried(op: &str) -> Box<Retried> {
         by: text(20),
         times: fastrand::u32(..),
         failed_at,
-        error: text(160),
+        error: text(40),
     })
 }
 
