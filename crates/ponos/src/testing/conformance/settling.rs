@@ -241,12 +241,21 @@ pub async fn an_old_delivery_does_not_settle_a_new_one(stand: Stand) {
     stand.end(&old, Verdict::Release).await;
     let new = consumer.one().await;
     assert_eq!(old.envelope.id, new.envelope.id);
-    let settled = stand.settle(&old, Vec::new(), Verdict::Done).await;
+    let effect = effect(new.envelope.id);
+    let settled = stand.settle(&old, vec![effect.clone()], Verdict::Done).await;
     assert!(is_lost(&settled), "{settled:?}");
     // A tag of nobody's is as lost as an old one.
     let queue = QueueName::failed(&app());
     let strange = Delivery { queue, envelope: std::sync::Arc::clone(&new.envelope), ..old };
-    let settled = stand.settle(&strange, Vec::new(), Verdict::Done).await;
+    let settled = stand.settle(&strange, vec![effect.clone()], Verdict::Done).await;
     assert!(is_lost(&settled), "{settled:?}");
-    stand.done(&new).await;
+    // What came too late sent nothing, and what is in time sends the same message: once.
+    stand.has(&effects(), (0, 0, 0)).await;
+    stand.has(&jobs(), (0, 0, 1)).await;
+    let settled = stand.settle(&new, vec![effect.clone()], Verdict::Done).await;
+    assert_eq!(settled.unwrap_or_else(|error| panic!("{error}")), [stand.heard_by(1)]);
+    assert_eq!(
+        ids_of(&[effect]),
+        stand.messages(&effects()).await.iter().map(|kept| kept.id).collect::<Vec<_>>()
+    );
 }
