@@ -65,3 +65,13 @@ fn r10_jobs_wait_for_a_dependency_on_sqlite_instead_of_being_given_up() {
 fn r14_nothing_is_lost_when_processes_on_sqlite_are_killed_and_stopped_by_turns() {
     short(&["r14"], "sqlite");
 }
+
+#[test]
+fn r11_only_jobs_that_kill_their_process_on_sqlite_are_found_out() {
+    short(&["r11"], "sqlite");
+}
+
+#[test]
+fn pause_no_job_runs_twice_on_sqlite_but_those_of_a_worker_that_stood_still() {
+    short(&["pause"], "sqlite");
+}

@@ -307,7 +307,8 @@ pub struct Delivery {
     /// The message; shared, because a broker that keeps it in memory need not copy it.
     pub envelope: Arc<Envelope>,
     /// How often a consumer went away while it held the message, as far as the broker knows, since the last
-    /// settlement with `RetryAt` or `Recover`, which start the count anew.
+    /// settlement with `RetryAt` or `Recover`, which start the count anew. A process that dies counts for all that it held;
+    /// so what may be a suspect ([`Progress::suspect`]) comes alone where the broker can see to it, and is counted alone.
     pub losses: u32,
 }
 

@@ -112,6 +112,9 @@ pub struct Anomaly {
     pub problem: String,
 }
 
+/// The header of a job that may have killed its process: it runs alone.
+pub const SUSPECT: &str = "x-ponos-suspect";
+
 mod header {
     pub(super) const WIRE: &str = "x-ponos-wire";
     pub(super) const CAUSE: &str = "x-ponos-cause";
@@ -121,7 +124,7 @@ mod header {
     pub(super) const FIRST_SEEN: &str = "x-ponos-first-seen";
     pub(super) const DUE: &str = "x-ponos-due";
     pub(super) const HOPS: &str = "x-ponos-hops";
-    pub(super) const SUSPECT: &str = "x-ponos-suspect";
+    pub(super) const SUSPECT: &str = super::SUSPECT;
     pub(super) const GAVE_UP: &str = "x-ponos-gave-up";
     pub(super) const REPORT: &str = "x-ponos-report";
     pub(super) const RETRIED: &str = "x-ponos-retried";
@@ -451,6 +454,17 @@ pub fn decode(head: &[u8], body: Bytes, reading: Reading<'_>) -> (Envelope, Vec<
             (envelope, anomalies)
         }
     }
+}
+
+/// Whether what [`encode`] wrote is of a suspect: a job that is to run alone. What has failed already is none.
+#[must_use]
+pub fn is_suspect(head: &[u8]) -> bool {
+    // Nearly nothing is one, so nearly nothing is parsed.
+    std::str::from_utf8(head).is_ok_and(|text| text.contains(SUSPECT))
+        && serde_json::from_slice::<Parts>(head).is_ok_and(|Parts { headers, .. }| {
+            matches!(headers.get(SUSPECT), Some(HeaderValue::Int(0..)))
+                && !headers.contains_key(header::REPORT)
+        })
 }
 
 #[cfg(test)]

@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rusqlite::params;
 
-use crate::claim;
+use crate::claim::{self, Claim};
 use crate::process::Registration;
 use crate::shared::{Burial, Chores, Shared};
 use crate::store::Store;
 use crate::subscription::{Claimed, Consumer};
+use crate::suspects::{self, Suspect};
 use crate::transaction::Tx;
 
-/// A claim that was made, for the consumer after the commit.
-pub(crate) type Made = (Arc<Consumer>, Vec<Claimed>, bool);
+/// What the transaction did for consumers, to be told after its commit.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// Claims, and whether there may be more.
+    claims: Vec<(Arc<Consumer>, Vec<Claimed>, bool)>,
+    /// Whether a suspect was claimed.
+    set_aside: bool,
+    /// Whether the suspect's turn has come.
+    due: bool,
+}
 
 /// Does the chores within the running transaction.
 pub(crate) fn run(
@@ -21,7 +31,7 @@ pub(crate) fn run(
     store: &mut Store,
     registration: &Registration,
     shared: &Shared,
-) -> rusqlite::Result<Vec<Made>> {
+) -> rusqlite::Result<Made> {
     let tx = &mut store.transaction();
     if chores.beat {
         registration.beat(tx.connection, tx.now)?;
@@ -48,21 +58,40 @@ pub(crate) fn run(
             }
         }
     }
-    let mut made = Vec::with_capacity(chores.claims.len());
+    let mut made = Made { claims: Vec::with_capacity(chores.claims.len()), ..Made::default() };
+    if let Some(suspect) = store.suspect.take() {
+        let tx = store.transaction();
+        let looked = suspect.is_held(&tx).and_then(|held| Ok((held, held && suspect.is_due(&tx)?)));
+        if !matches!(looked, Ok((false, _))) {
+            store.suspect = Some(suspect);
+        }
+        made.due = looked?.1;
+    }
     for consumer in &chores.claims {
         let size = consumer.claim_size();
-        let (rows, more) = if size == 0 {
-            (Vec::new(), true)
-        } else {
-            claim::claim(&mut store.transaction(), consumer, size)?
-        };
-        made.push((Arc::clone(consumer), rows, more));
+        if store.suspect.is_some() || size == 0 {
+            // Who only waits for a suspect is rung when that is settled.
+            made.claims.push((Arc::clone(consumer), Vec::new(), store.suspect.is_none()));
+            continue;
+        }
+        let tx = &mut store.transaction();
+        let Claim { mut rows, more, suspect } = claim::claim(tx, consumer, size)?;
+        if let Some(row) = suspect {
+            let (suspect, alone) = Suspect::claimed(tx, consumer, row)?;
+            rows.extend(alone);
+            store.suspect = Some(suspect);
+            made.set_aside = true;
+        }
+        made.claims.push((Arc::clone(consumer), rows, more));
     }
     Ok(made)
 }
 
 /// Gives what was claimed to its consumers, after the commit.
-pub(crate) fn finish(chores: Chores, made: Vec<Made>, shared: &Shared) {
+pub(crate) fn finish(chores: Chores, made: Made, store: &mut Store, shared: &Shared) {
+    if chores.beat {
+        shared.own_beats.given(Instant::now());
+    }
     if chores.forget {
         shared.chore(|chores| chores.forget = true);
     }
@@ -71,7 +100,16 @@ pub(crate) fn finish(chores: Chores, made: Vec<Made>, shared: &Shared) {
             lock.remove();
         }
     }
-    for (consumer, rows, more) in made {
+    if let Some(suspect) = &mut store.suspect {
+        if made.set_aside {
+            suspect.keep(shared);
+        }
+        if made.due {
+            suspect.deliver();
+        }
+    }
+    suspects::announce(store.suspect.as_ref(), shared);
+    for (consumer, rows, more) in made.claims {
         let nothing = rows.is_empty();
         if consumer.fill(rows, more, shared) {
             shared.chore(|chores| chores.claims.push(consumer));
@@ -129,9 +167,7 @@ fn bury(tx: &mut Tx<'_>, burial: &Burial, shared: &Shared) -> rusqlite::Result<(
         .prepare("SELECT DISTINCT queue_id FROM message WHERE state = 1 AND owner = ?1")?
         .query_map([burial.process], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let jobs = tx
-        .prepare("UPDATE message SET state = 0, losses = losses + 1 WHERE state = 1 AND owner = ?1")?
-        .execute([burial.process])?;
+    let jobs = suspects::take_back(tx.connection, burial.process)?;
     queues.into_iter().for_each(|queue| tx.touch(queue));
     if burial.forget {
         tx.prepare("DELETE FROM consumer WHERE process_id = ?1")?.execute([burial.process])?;

@@ -1,5 +1,6 @@
 //! Claiming: the rows that are a consumer's from now on.
 
+use ponos_core::wire;
 use rusqlite::{CachedStatement, ToSql, params};
 
 use crate::subscription::{Claimed, Consumer};
@@ -17,17 +18,29 @@ const ONE: &str =
     "SELECT id, ?1, ready_at, losses, message_id, head, body FROM message INDEXED BY message_identity
     WHERE state = 0 AND queue_id = ?2 AND message_id = ?3 AND ready_at <= ?4";
 
-/// Claims up to `limit` rows for a consumer, in order. The flag: whether the queue may hold more.
+/// What was claimed.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) rows: Vec<Claimed>,
+    /// Whether the queue may hold more.
+    pub(crate) more: bool,
+    /// The suspect that came after them: claimed too, and not to be delivered beside anything else.
+    pub(crate) suspect: Option<Claimed>,
+}
+
+/// Claims up to `limit` rows for a consumer, in order, and no further than the first suspect. Who picks gets what it picks.
 ///
 /// A read and an update by row, not one `UPDATE … RETURNING`: within one write transaction they are the same, a read can
 /// stop at a number of bytes, and what RETURNING gives goes through a temporary table that costs a third of the claim.
-pub(crate) fn claim(
-    tx: &mut Tx<'_>,
-    consumer: &Consumer,
-    limit: usize,
-) -> rusqlite::Result<(Vec<Claimed>, bool)> {
+pub(crate) fn claim(tx: &mut Tx<'_>, consumer: &Consumer, limit: usize) -> rusqlite::Result<Claim> {
     *tx.fence += 1;
-    let mut batch = Batch { rows: Vec::with_capacity(limit.min(256)), bytes: 0, limit };
+    let mut batch = Batch {
+        rows: Vec::with_capacity(limit.min(256)),
+        suspect: None,
+        picks: consumer.only.is_some(),
+        bytes: 0,
+        limit,
+    };
     let now = millis(tx.now);
     match &consumer.only {
         None => {
@@ -45,23 +58,27 @@ pub(crate) fn claim(
         }
     }
     let mut take = tx.prepare("UPDATE message SET state = 1, fence = ?2, owner = ?3 WHERE id = ?1")?;
-    for row in &batch.rows {
+    for row in batch.rows.iter().chain(&batch.suspect) {
         take.execute(params![row.id, row.fence, tx.owner])?;
     }
     let more = batch.is_full();
-    Ok((batch.rows, more))
+    Ok(Claim { rows: batch.rows, more, suspect: batch.suspect })
 }
 
 /// What was read so far.
 struct Batch {
     rows: Vec<Claimed>,
+    /// Nothing is read after it.
+    suspect: Option<Claimed>,
+    /// Whether a suspect is a row like any other.
+    picks: bool,
     bytes: usize,
     limit: usize,
 }
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.rows.len() >= self.limit || self.bytes >= CLAIM_BYTES
+        self.suspect.is_some() || self.rows.len() >= self.limit || self.bytes >= CLAIM_BYTES
     }
 
     fn read(&mut self, mut statement: CachedStatement<'_>, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
@@ -71,7 +88,11 @@ impl Batch {
         {
             let row = Claimed::read(row)?;
             self.bytes += row.head.len() + row.body.len();
-            self.rows.push(row);
+            if !self.picks && wire::is_suspect(&row.head) {
+                self.suspect = Some(row);
+            } else {
+                self.rows.push(row);
+            }
         }
         Ok(())
     }

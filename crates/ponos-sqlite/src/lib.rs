@@ -69,6 +69,7 @@ mod shared;
 mod stats;
 mod store;
 mod subscription;
+mod suspects;
 mod transaction;
 mod writer;
 

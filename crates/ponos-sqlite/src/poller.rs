@@ -87,6 +87,7 @@ impl Poller {
             let now = Instant::now();
             if now >= beat {
                 beat = now + self.heartbeat;
+                self.shared.own_beats.due(now);
                 self.shared.chore(|chores| chores.beat = true);
             }
             if now >= round {
@@ -142,6 +143,10 @@ impl Poller {
             return;
         }
         self.next_due = None;
+        if self.shared.alone.load(Ordering::Acquire) {
+            // The writer asks for a look when the suspect is settled.
+            return;
+        }
         let mut first = HashMap::new();
         for consumer in self.shared.consumers() {
             if !consumer.is_hungry() {
@@ -175,11 +180,16 @@ impl Poller {
             },
         );
         let Ok(others) = others else { return };
-        // We stood still ourselves, and so perhaps did everybody: what they did meanwhile does not count against them.
-        if self.looked.elapsed() > 8 * ROUND {
+        // We stood still ourselves, or nobody could write, because a process was stopped while it held the lock: that others
+        // gave no sign meanwhile does not count against them. From our next sign on they have a whole lease again.
+        let late = self.lease / 4;
+        let now = Instant::now();
+        if now.saturating_duration_since(self.looked) > ROUND + late
+            || self.shared.own_beats.delay(now) > late
+        {
             self.signs.clear();
         }
-        self.looked = Instant::now();
+        self.looked = now;
         self.signs.retain(|id, _| others.iter().any(|(other, _)| other == id));
         for (id, beat) in others {
             let sign = self.signs.entry(id).or_insert_with(|| (beat, Instant::now()));

@@ -19,6 +19,7 @@ use rusqlite::{Connection, params};
 use crate::error;
 use crate::file_lock::{self, Held};
 use crate::location::Location;
+use crate::suspects;
 use crate::transaction::millis;
 
 /// This broker's entry among the processes; its lock is held as long as this lives.
@@ -79,11 +80,15 @@ impl Registration {
         let enter = || {
             let tx = connection.unchecked_transaction()?;
             registration.insert(&tx, now)?;
-            tx.execute(
-                "UPDATE message SET state = 0, losses = losses + 1
-                 WHERE state = 1 AND owner NOT IN (SELECT id FROM process)",
-                [],
-            )?;
+            let unknown: Vec<i64> = tx
+                .prepare(
+                    "SELECT DISTINCT owner FROM message WHERE state = 1 AND owner NOT IN (SELECT id FROM process)",
+                )?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for process in unknown {
+                suspects::take_back(&tx, process)?;
+            }
             tx.commit()
         };
         match enter() {

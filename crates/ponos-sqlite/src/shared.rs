@@ -15,6 +15,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use ponos_core::broker::BrokerError;
 use tokio::sync::mpsc;
@@ -49,6 +50,10 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// Set by whoever waits for messages; the poller looks at the queues then, and not only after a commit.
     pub(crate) look: AtomicBool,
+    /// Whether nothing is claimed, because this process has a suspect. Written by the writer.
+    pub(crate) alone: AtomicBool,
+    /// Written by the writer, read by the poller.
+    pub(crate) own_beats: OwnBeats,
     /// The poller, to wake it from a long sleep. Set once, when it has started.
     pub(crate) poller: OnceLock<Thread>,
     /// The thread that answers questions; it starts with the first one.
@@ -64,6 +69,44 @@ pub(crate) struct Figures {
     pub(crate) reclaimed: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) lock_waits: Arc<LockWaits>,
+}
+
+/// Whether this process's own signs of life come in time.
+///
+/// Who is stopped while it holds the lock of writers keeps everybody's signs back. What the others' then look like says nothing
+/// about them, as long as one's own is as old.
+#[derive(Debug, Default)]
+pub(crate) struct OwnBeats {
+    state: Mutex<BeatState>,
+}
+
+#[derive(Debug, Default)]
+struct BeatState {
+    /// Since when one is due that is not in the file yet.
+    due: Option<Instant>,
+    /// How late the latest one of those came that nobody has asked about.
+    delay: Duration,
+}
+
+impl OwnBeats {
+    pub(crate) fn due(&self, since: Instant) {
+        locked(&self.state).due.get_or_insert(since);
+    }
+
+    /// It is in the file.
+    pub(crate) fn given(&self, now: Instant) {
+        let mut state = locked(&self.state);
+        if let Some(due) = state.due.take() {
+            state.delay = state.delay.max(now.saturating_duration_since(due));
+        }
+    }
+
+    /// How late a sign was, or is by now, since this was asked last.
+    pub(crate) fn delay(&self, now: Instant) -> Duration {
+        let mut state = locked(&self.state);
+        let waiting = state.due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        mem::take(&mut state.delay).max(waiting)
+    }
 }
 
 /// What waits for the writer's next transaction.
@@ -140,6 +183,8 @@ impl Shared {
             fatal: OnceLock::new(),
             stopping: AtomicBool::new(false),
             look: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
+            own_beats: OwnBeats::default(),
             poller: OnceLock::new(),
             reader: Mutex::default(),
             figures: Figures { lock_waits, ..Figures::default() },
@@ -271,4 +316,23 @@ impl Shared {
 /// These locks are held for a few instructions that do not panic; if one did, the data is still whole.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_of_life_is_late_while_it_waits_and_once_after_it_came() {
+        let beats = OwnBeats::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(beats.delay(at(9)), Duration::ZERO, "none is due");
+        beats.due(at(10));
+        beats.due(at(12));
+        assert_eq!(beats.delay(at(13)), Duration::from_secs(3), "since the first of them");
+        beats.given(at(15));
+        assert_eq!(beats.delay(at(30)), Duration::from_secs(5), "nobody looked when it came");
+        assert_eq!(beats.delay(at(30)), Duration::ZERO);
+    }
 }

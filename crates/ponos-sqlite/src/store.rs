@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error;
 use crate::file_lock::FileLock;
 use crate::shared::Shared;
+use crate::suspects::Suspect;
 use crate::transaction::{Names, Tx, millis};
 
 /// The write-ahead log is checkpointed whenever so many pages (4 KiB each) were added to it.
@@ -34,6 +35,8 @@ pub(crate) struct Store {
     now: Timestamp,
     /// Queues that got something to deliver in the running transaction.
     touched: Vec<i64>,
+    /// The suspect that this process has.
+    pub(crate) suspect: Option<Suspect>,
     /// What the file holds: latest time, offset.
     persisted: (Timestamp, u64),
     /// SQLite's counter of commits by other connections.
@@ -64,6 +67,7 @@ impl Store {
             fence: fastrand::i64((1 << 60)..(1 << 61)),
             now: Timestamp::EPOCH,
             touched: Vec::new(),
+            suspect: None,
             persisted: (Timestamp::EPOCH, 0),
             data_version: None,
             changes: 0,

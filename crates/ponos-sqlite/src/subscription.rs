@@ -185,6 +185,31 @@ impl Consumer {
         false
     }
 
+    /// Counts a row as held that is delivered later; not when nobody is there any more.
+    pub(crate) fn keep(&self, row: &Claimed) -> bool {
+        let mut state = locked(&self.state);
+        if !state.dropped {
+            state.held.insert(row.id, row.fence);
+        }
+        !state.dropped
+    }
+
+    /// Delivers a row that was kept; one that is no longer held has been handed back.
+    pub(crate) fn deliver(&self, row: Claimed) {
+        let mut state = locked(&self.state);
+        if state.held.get(&row.id) != Some(&row.fence) {
+            return;
+        }
+        state.demand = 0;
+        state.filled = Instant::now();
+        state.inbox.push_back(row);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// The claim did not happen; the poller will ask for it again.
     pub(crate) fn claim_failed(&self) {
         let mut state = locked(&self.state);

@@ -170,7 +170,7 @@ impl Writer {
                 drop(held);
                 shared.figures.commits.fetch_add(1, Ordering::Relaxed);
                 shared.figures.operations.fetch_add(weight as u64, Ordering::Relaxed);
-                chores::finish(chores, claimed, shared);
+                chores::finish(chores, claimed, store, shared);
                 finish(&mut group, shared);
                 store.checkpoint_if_due(lock);
             }

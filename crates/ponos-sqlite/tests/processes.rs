@@ -71,6 +71,13 @@ async fn another_process() {
                 std::thread::park();
             }
         }
+        "hold a suspect" => {
+            let broker = open(file);
+            let mut jobs = subscribe(&broker, TASK, 10).await;
+            let count = next(&mut jobs, 10).await.len();
+            say(&format!("holding {count}"));
+            std::thread::park();
+        }
         "open" => {
             let broker = ready(file).await;
             assert!(broker.publish(tasks(1)).await[0].is_confirmed());
@@ -170,6 +177,81 @@ async fn a_process_that_stands_still_loses_its_leases_and_is_fenced_off() {
     assert_eq!(line(&mut child, "settled "), "lost");
     for delivery in &back {
         done(&broker, delivery).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn suspect() -> Outgoing {
+    let mut suspect = task("{}");
+    suspect.envelope.progress.suspect = Some(0);
+    suspect
+}
+
+/// A suspect's losses decide, so only those count that it alone can have caused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_counts_the_deaths_only_of_processes_that_held_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ponos.db");
+    let broker = ready(&file).await;
+    // Beside ordinary jobs it is set aside, and so it is the only one of several suspects.
+    let ordinary = tasks(2);
+    let both = [suspect(), suspect()];
+    let ids = both.each_ref().map(|suspect| suspect.envelope.id);
+    broker.publish(ordinary.into_iter().chain(both).collect()).await;
+    let die = |held: &str| {
+        let mut child = start("hold a suspect", &file);
+        assert_eq!(line(&mut child, "holding "), held);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    die("2");
+    let mut jobs = subscribe(&broker, TASK, 10).await;
+    let first = take(&mut jobs, 2).await;
+    assert!(first.iter().all(|delivery| delivery.losses == 1), "who may have done it is counted");
+    assert!(silent(&mut jobs, Duration::from_millis(200)).await, "the suspects wait for their turn");
+    done(&broker, &first[0]).await;
+    assert!(silent(&mut jobs, Duration::from_millis(200)).await);
+    done(&broker, &first[1]).await;
+    for id in ids {
+        let alone = next(&mut jobs, 10).await;
+        assert_eq!(alone.iter().map(|it| (it.envelope.id, it.losses)).collect::<Vec<_>>(), [(id, 0)]);
+        broker.publish(tasks(1)).await;
+        assert!(silent(&mut jobs, Duration::from_millis(200)).await, "nothing comes beside it");
+        done(&broker, &alone[0]).await;
+    }
+    for delivery in take(&mut jobs, 2).await {
+        done(&broker, &delivery).await;
+    }
+    drop(jobs);
+    // Alone it is counted.
+    broker.publish(vec![suspect()]).await;
+    die("1");
+    let mut jobs = subscribe(&broker, TASK, 10).await;
+    assert_eq!(take(&mut jobs, 1).await[0].losses, 1);
+}
+
+/// As when a process is stopped in the middle of a transaction: nobody can give a sign of life.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_taken_for_hung_because_nobody_could_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ponos.db");
+    let lease = Duration::from_secs(1);
+    let options = SqliteOptions::new().lease(lease).heartbeat(Duration::from_millis(10));
+    let broker = SqliteBroker::open(&file, options).unwrap();
+    broker.declare(&topology()).await.unwrap();
+    broker.publish(tasks(3)).await;
+    let mut child = start("hold", &file);
+    line(&mut child, "holding");
+    let mut jobs = subscribe(&broker, TASK, 10).await;
+    let lock = std::fs::File::open(dir.path().join("ponos.db.writer.lock")).unwrap();
+    for _ in 0..3 {
+        lock.lock().unwrap();
+        assert!(silent(&mut jobs, lease * 3 / 2).await);
+        lock.unlock().unwrap();
+        // Written after whatever waited for the lock.
+        assert!(broker.publish(vec![event("org.payment.processed")]).await[0].is_confirmed());
+        assert_eq!(broker.stats().reclaimed, 0, "its sign of life waited as ours did");
     }
     child.kill().unwrap();
     child.wait().unwrap();
