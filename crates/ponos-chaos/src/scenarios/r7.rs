@@ -38,7 +38,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         faults: 4,
         pace: 300,
         workers: 2,
-        between: (Duration::from_secs(2), Duration::from_secs(3)),
+        between: (Duration::from_secs(1), Duration::from_secs(2)),
         patience: PATIENCE,
         ..FIGURES
     },
