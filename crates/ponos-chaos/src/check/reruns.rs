@@ -57,7 +57,7 @@ struct Explained {
     runs: HashSet<usize>,
     /// Deaths of processes with a run in their hands.
     deaths: HashSet<u32>,
-    /// Deaths of processes that sent the message, and had not acknowledged what they sent it for.
+    /// Faults of processes that had sent the message, and had not acknowledged what they sent it for.
     senders: HashSet<u32>,
     /// How many runs only followed from others.
     followed: usize,
@@ -171,16 +171,16 @@ impl<'a> Reruns<'a> {
             return true;
         }
 
-        // Whose process dies between the copy's confirm and the acknowledgement of the original leaves both; the original
-        // comes to a process that knows nothing of the copy. A run that sends came again itself then, and is counted above;
+        // Who dies, or loses his connection, between the copy's confirm and the acknowledgement of the original leaves both;
+        // the original comes to a process that knows nothing of the copy. A run that sends came again itself then, and is counted above;
         // that leaves reactions, and who sends a suspect on, without running it, after it was lost three times.
         let spared = match call.step {
             _ if is_by_reaction => 0,
             Step::WriteOff if job.kind.is_deadly() => 2 * SUSPECTED,
             _ => SUSPECTED,
         };
-        let mut deaths = self.hit(None, sent, until).filter(|(_, fault)| fault.is_death()).skip(spared);
-        let death = deaths.find(|(number, _)| !explained.senders.contains(number));
-        death.is_some_and(|(number, _)| explained.senders.insert(number))
+        let mut hits = self.hit(None, sent, until).skip(spared);
+        let hit = hits.find(|(number, _)| !explained.senders.contains(number));
+        hit.is_some_and(|(number, _)| explained.senders.insert(number))
     }
 }
