@@ -19,6 +19,8 @@ pub(crate) enum Why {
     /// A fault hit who sent it between the sending and the acknowledgement of what it was sent for, so that it was sent
     /// again; both arrived.
     SentTwice,
+    /// It was taken from a process that stood still, which ran what it had when it went on, after others had.
+    Stale,
     /// What sent it came to its end twice itself.
     Follows,
 }
@@ -59,6 +61,8 @@ struct Explained {
     deaths: HashSet<u32>,
     /// Faults of processes that had sent the message, and had not acknowledged what they sent it for.
     senders: HashSet<u32>,
+    /// Faults of processes that stood still with it.
+    stale: HashSet<u32>,
     /// How many runs only followed from others.
     followed: usize,
 }
@@ -112,6 +116,9 @@ impl<'a> Reruns<'a> {
         if self.is_exact {
             return None;
         }
+        if self.is_stale(call, runs, again, explained) {
+            return Some(Why::Stale);
+        }
         let senders = self.senders(call);
         let sent = senders.iter().filter(|(_, at)| *at < again.started).count();
         if sent > explained.followed + 1 {
@@ -119,6 +126,20 @@ impl<'a> Reruns<'a> {
             return Some(Why::Follows);
         }
         self.sent_twice(call, runs, again, &senders, explained).then_some(Why::SentTwice)
+    }
+
+    /// Whether the process of a later run had the message already when it was stopped, and lost it to an earlier run.
+    fn is_stale(&self, call: Call, runs: &[Run], again: &Run, explained: &mut Explained) -> bool {
+        let Some(job) = self.book.jobs.get(&call.job) else { return false };
+        let mut stops = self.hit(Some(again.by), job.asked, again.started).filter(|(number, fault)| {
+            let meanwhile = runs.iter().any(|run| run.by != again.by && run.started >= fault.from);
+            !fault.is_death()
+                && meanwhile
+                && fault.is_felt_after(again.started)
+                && !explained.stale.contains(number)
+        });
+        let found = stops.next().map(|(number, _)| number);
+        found.is_some_and(|number| explained.stale.insert(number))
     }
 
     /// The runs that sent this call's message, by process and end: each that came to the end that sends it.
