@@ -14,7 +14,7 @@ use ponos_core::journal::Journal;
 use ponos_core::name::{AppName, QueueName};
 use ponos_core::wire;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::declare::Declarer;
 use crate::journal::RabbitJournal;
@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) consume: Arc<Link>,
     pub(crate) publish: Arc<Link>,
+    /// For suspects alone, from when there are some; see [`suspects`](crate::suspects).
+    pub(crate) suspects: OnceCell<Arc<Link>>,
     pub(crate) counters: Counters,
     pub(crate) orders: Orders,
     journal: Arc<RabbitJournal>,
@@ -130,6 +132,7 @@ impl RabbitBroker {
             runtime,
             consume,
             publish,
+            suspects: OnceCell::new(),
             options,
             counters: Counters::default(),
             orders: Orders::default(),
@@ -562,6 +565,9 @@ impl Shared {
         }
         self.orders.stop();
         self.journal.stop().await;
+        if let Some(suspects) = self.suspects.get() {
+            suspects.close().await;
+        }
         self.consume.close().await;
         self.publish.close().await;
     }

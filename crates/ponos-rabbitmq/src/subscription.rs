@@ -32,7 +32,7 @@ use crate::acks::{Ack, Acks, WAIT};
 use crate::broker::Shared;
 use crate::convert;
 use crate::error;
-use crate::link::CALL_DEADLINE;
+use crate::link::{CALL_DEADLINE, Link};
 use crate::options::QueueType;
 use crate::publish::Publisher;
 use crate::settle::{LEFT, still_to_wait};
@@ -47,6 +47,8 @@ pub(crate) struct Intake {
     pub(crate) id: u64,
     pub(crate) queue: QueueName,
     pub(crate) channel: Channel,
+    /// Whose connection the channel is on.
+    link: Arc<Link>,
     /// The number of the channel's connection.
     generation: u64,
     /// For what settlements send: a channel of its own, so that what fails here fails nobody else.
@@ -76,6 +78,7 @@ impl Intake {
     pub(crate) fn new(
         shared: &Shared,
         queue: &QueueName,
+        link: &Arc<Link>,
         (channel, generation): (Channel, u64),
         prefetch: u16,
     ) -> Self {
@@ -83,6 +86,7 @@ impl Intake {
             id: shared.next_number(),
             queue: queue.clone(),
             channel,
+            link: Arc::clone(link),
             generation,
             publisher: shared.new_publisher(),
             acks: Mutex::new(Acks::new(prefetch.into())),
@@ -178,7 +182,7 @@ impl Intake {
         if self.channel.status().connected() {
             self.flush(&mut acks);
             shared.memory.excuse(&self.queue, acks.held());
-        } else if shared.consume.is_still(self.generation) {
+        } else if self.link.is_still(self.generation) {
             // RabbitMQ closed the channel alone, over a consumer's timeout for example: no process died.
             shared.memory.excuse(&self.queue, acks.held());
         }
@@ -275,7 +279,7 @@ pub(crate) async fn consume(
     let what = format!("consuming the queue `{queue}`");
     let (channel, generation) = shared.consume.channel(CALL_DEADLINE).await?;
     // Made before anybody consumes: if this is given up in between, the channel closes.
-    let intake = Arc::new(Intake::new(shared, queue, (channel, generation), prefetch));
+    let intake = Arc::new(Intake::new(shared, queue, &shared.consume, (channel, generation), prefetch));
     let consuming = async {
         intake.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         intake
@@ -411,7 +415,7 @@ impl Shared {
             tag: DeliveryTag { subscription: intake.id, number: tag, fence: tag },
             queue: intake.queue.clone(),
             losses: if delivery.redelivered {
-                self.losses(&intake.queue, &envelope, &delivery.properties)
+                self.losses(intake, &envelope, &delivery.properties)
             } else {
                 // RabbitMQ counts from the second delivery on: what the first one brings was forged.
                 0
@@ -429,7 +433,7 @@ impl Shared {
 
     /// How often a process died while it held the message, as far as can be told: not counted are connections that this
     /// process lost itself since the message was sent, and what it handed back.
-    fn losses(&self, queue: &QueueName, envelope: &Envelope, properties: &BasicProperties) -> u32 {
+    fn losses(&self, intake: &Intake, envelope: &Envelope, properties: &BasicProperties) -> u32 {
         let count = convert::broker_int(properties, DELIVERY_COUNT).unwrap_or(0);
         // A classic queue counts nothing, so what stands there is its publisher's.
         if count <= 0 || self.options.queue_type == QueueType::Classic {
@@ -438,8 +442,8 @@ impl Shared {
         let since = envelope.published_at.max(envelope.progress.due.unwrap_or_default());
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         count
-            .saturating_sub(self.consume.outages_since(since))
-            .saturating_sub(self.memory.excused(queue, envelope.id))
+            .saturating_sub(intake.link.outages_since(since))
+            .saturating_sub(self.memory.excused(&intake.queue, envelope.id))
     }
 }
 

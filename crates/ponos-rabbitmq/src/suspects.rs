@@ -6,7 +6,9 @@
 //! run them, and never two at once by one process. There the count is the number of processes that each job killed.
 //!
 //! The queue is declared when the first suspect of its kind is sent, and the application's standing orders tell all
-//! instances that it exists.
+//! instances that it exists. They look into it over a connection of its own: RabbitMQ ends the whole connection
+//! (`INTERNAL_ERROR`, "noproc") of who looks into a queue whose leader is not elected yet, or just gone, and would take
+//! everything away that its process has at work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::broker::Shared;
 use crate::error;
-use crate::link::CALL_DEADLINE;
+use crate::link::{CALL_DEADLINE, Link};
 use crate::orders;
 use crate::subscription::Intake;
 use crate::topology::{Plan, suspects_name};
@@ -142,8 +144,9 @@ async fn intake(shared: &Arc<Shared>, queue: &QueueName, open: &Open) -> Result<
         return Ok(intake);
     }
     leave(shared, open);
-    let channel = shared.consume.channel(CALL_DEADLINE).await?;
-    let intake = Arc::new(Intake::new(shared, queue, channel, 1));
+    let link = shared.suspects().await?;
+    let channel = link.channel(CALL_DEADLINE).await?;
+    let intake = Arc::new(Intake::new(shared, queue, &link, channel, 1));
     shared.enter(Arc::clone(&intake));
     *open.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&intake));
     Ok(intake)
@@ -171,5 +174,15 @@ impl Shared {
         }
         self.declarer().carry_out(&Plan::suspects(queue)).await?;
         orders::tell_of_suspects(self, queue).await
+    }
+
+    /// The connection over which suspects come, made when it is needed first.
+    async fn suspects(&self) -> Result<Arc<Link>, BrokerError> {
+        let open = async || Link::open(Arc::clone(&self.options), "suspects").await.map(Arc::new);
+        let link = Arc::clone(self.suspects.get_or_try_init(open).await?);
+        if self.is_closed() {
+            link.close().await;
+        }
+        Ok(link)
     }
 }

@@ -1,8 +1,8 @@
 //! Several nodes that know each other.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::node::{Membership, Node, NodeOptions, pause, unique_name};
+use crate::node::{Membership, Node, NodeOptions, START, pause, unique_name};
 use crate::port;
 
 /// A RabbitMQ cluster of this process alone.
@@ -110,7 +110,7 @@ impl Cluster {
                     break;
                 }
                 assert!(
-                    started.elapsed() < Duration::from_secs(60),
+                    started.elapsed() < START,
                     "the cluster is not complete: {status:?}\n{}",
                     node.log_tail()
                 );

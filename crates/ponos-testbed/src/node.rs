@@ -24,7 +24,7 @@ use crate::http::{self, escaped, quoted};
 use crate::port;
 
 /// How long a node may take until it answers: 5 s where nothing else runs. One that ends is noticed at once.
-const START: Duration = Duration::from_secs(240);
+pub(crate) const START: Duration = Duration::from_secs(240);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MEMORY: &str = "1GiB";
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Verdict;
-use crate::ledger::{Answer, Book, Call, Ending, Fault, Job, Micros, Run, Step};
+use crate::ledger::{Answer, Book, Call, Ending, Fault, Job, Micros, Run, Scope, Step};
 use crate::load::MAX_RETRIES;
 
 pub(super) fn check(book: &Book, verdict: &mut Verdict) {
@@ -67,9 +67,8 @@ impl<'a> OfJob<'a> {
             }
             Some(_) => {}
             None => {
-                let killed = |fault: &&Fault| {
-                    fault.kind == "kill" && fault.scope == crate::ledger::Scope::Process(self.job.by)
-                };
+                let killed =
+                    |fault: &&Fault| fault.kind == "kill" && fault.scope == Scope::Process(self.job.by);
                 if !book.faults.values().any(|fault| killed(&fault)) {
                     verdict.violations.push(format!(
                         "I1: the publish of job {number} was never answered, although its publisher lives"
@@ -80,12 +79,16 @@ impl<'a> OfJob<'a> {
     }
 
     /// Whether its entry among the failed jobs may be there so often. Without transactions it is put there before the
-    /// job is acknowledged, so that a fault between the two repeats both.
+    /// job is acknowledged, so that whoever dies between the two leaves an entry, and the job, which is recovered again and
+    /// put there again: once for each recovery that came to its end. Whoever lives on and does not know whether the broker
+    /// took it puts it there once more for each time that its connection was lost.
     fn may_have_failed(&self, book: &Book, times: usize) -> bool {
-        let recovered = self.write_off.len();
-        let since = self.write_off.iter().map(|run| run.started).min();
-        let is_hit = since.is_some_and(|since| book.faults.values().any(|fault| fault.is_felt_after(since)));
-        times == 1 || book.broker != "sqlite" && (times <= recovered || is_hit && times <= recovered + 1)
+        let recovered = self.write_off.iter().filter_map(|run| run.ended.map(|(at, _)| (run.by, at)));
+        let unsure = book.faults.values().filter(|fault| {
+            let touches = |by: u32| fault.scope == Scope::All || fault.scope == Scope::Process(by);
+            !fault.is_death() && recovered.clone().any(|(by, at)| touches(by) && fault.is_felt_after(at))
+        });
+        times == 1 || book.broker != "sqlite" && times <= recovered.clone().count() + unsure.count()
     }
 
     fn end(&self, book: &Book, failed: Vec<(bool, Step)>, verdict: &mut Verdict) {

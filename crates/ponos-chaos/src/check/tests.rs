@@ -119,6 +119,25 @@ fn what_is_as_it_should_be_is_no_violation() {
     assert_eq!(cut.found(), none);
     let unsettled = sqlite().job(plain()).made(30, 1).kill(45, 1).made(60, 2);
     assert_eq!(check(&Book::of(unsettled.left(0).0)).extra, BTreeMap::from([(Why::NotSettled, 1)]));
+    // Three processes died with it, and the one that sent it on as a suspect before it had acknowledged it.
+    let suspect = rabbit().job(plain()).made(30, 5).kill(41, 1).kill(42, 2).kill(43, 3).kill(44, 4);
+    assert_eq!(check(&Book::of(suspect.made(80, 6).left(0).0)).extra, BTreeMap::from([(Why::SentTwice, 1)]));
+    // The first attempt was sent again by nobody, but ran twice, and so did what followed.
+    let follows = rabbit().job(plain().failing_once()).run(30, 1, Step::Make, 1, AGAIN).kill(45, 1);
+    let follows = follows.run(50, 2, Step::Make, 1, AGAIN).run(170, 3, Step::Make, 2, GOOD);
+    let follows = follows.run(190, 4, Step::Make, 2, GOOD).left(0);
+    let extra = BTreeMap::from([(Why::NotSettled, 1), (Why::Follows, 1)]);
+    assert_eq!(check(&Book::of(follows.0)).extra, extra);
+    // Two copies: the fault hit the earlier one's run after the other had begun.
+    let crossed = rabbit().job(plain().as_event()).run(30, 1, Step::Make, 1, None).kill(32, 3).made(33, 2);
+    assert_eq!(crossed.kill(50, 1).made(60, 4).found(), none);
+    // One process had the event that sent it, and one of the two copies too.
+    let both = rabbit().job(plain().as_event()).run(30, 1, Step::Make, 1, None).kill(35, 1);
+    assert_eq!(both.made(50, 2).made(70, 3).found(), none);
+    let recovered = rabbit().job(plain().doomed()).run(30, 1, Step::Make, 1, GAVE_UP);
+    let recovered = recovered.run(50, 1, Step::WriteOff, 1, GOOD).kill(62, 1);
+    let recovered = recovered.run(70, 2, Step::WriteOff, 1, GOOD).failed(true).failed(true);
+    assert_eq!(recovered.found(), none);
     // The process with the reaction died between the copy and its acknowledgement.
     let twice = rabbit().job(plain().as_event()).made(30, 1).kill(60, 3).made(80, 2);
     assert_eq!(check(&Book::of(twice.left(0).0)).extra, BTreeMap::from([(Why::SentTwice, 1)]));
@@ -128,6 +147,7 @@ fn what_is_as_it_should_be_is_no_violation() {
 fn each_violation_is_found() {
     let sqlite = || Plant::on("sqlite");
     let rabbit = || Plant::on("rabbitmq");
+    let retried_on_rabbit = || rabbit().job(plain().failing_once()).run(30, 1, Step::Make, 1, AGAIN);
     let retried = || sqlite().job(plain().failing_once()).run(30, 1, Step::Make, 1, AGAIN);
     let doomed = || sqlite().job(plain().doomed()).run(30, 1, Step::Make, 1, GAVE_UP);
     for (what, plant) in [
@@ -191,6 +211,56 @@ fn each_violation_is_found() {
         ("I7: Call { job: 0", sqlite().job(plain()).made(30, 1).made(60, 2).kill(90, 1)),
         ("I7: Call { job: 0", sqlite().job(plain()).made(30, 1).kill(45, 1).made(60, 2).made(80, 3)),
         ("I7: Call { job: 0", rabbit().job(plain()).made(30, 1).kill(45, 3).made(60, 2)),
+        // Not enough deaths for a suspect that somebody was hit with; nothing explains two runs.
+        (
+            "I7: Call { job: 0",
+            rabbit().job(plain()).made(30, 5).kill(41, 1).kill(42, 2).kill(43, 3).made(80, 6),
+        ),
+        (
+            "I7: Call { job: 0",
+            rabbit().job(plain().as_event()).made(30, 1).kill(45, 3).made(60, 2).made(80, 4),
+        ),
+        // Its sender died and did not run again, so that nothing was sent again.
+        (
+            "I7: Call { job: 0",
+            retried_on_rabbit().run(140, 2, Step::Make, 2, GOOD).kill(145, 1).run(
+                160,
+                3,
+                Step::Make,
+                2,
+                GOOD,
+            ),
+        ),
+        (
+            "I7: Call { job: 0",
+            retried_on_rabbit()
+                .kill(45, 1)
+                .run(50, 2, Step::Make, 1, AGAIN)
+                .run(170, 3, Step::Make, 2, GOOD)
+                .run(190, 4, Step::Make, 2, GOOD)
+                .run(210, 5, Step::Make, 2, GOOD),
+        ),
+        // The run that was cut sent nothing.
+        (
+            "I7: Call { job: 0",
+            rabbit()
+                .job(plain().failing_once())
+                .run(30, 1, Step::Make, 1, None)
+                .kill(45, 1)
+                .run(50, 2, Step::Make, 1, AGAIN)
+                .run(170, 3, Step::Make, 2, GOOD)
+                .run(190, 4, Step::Make, 2, GOOD),
+        ),
+        (
+            "I1: job 0 (to fail: true) is 2 times",
+            rabbit()
+                .job(plain().doomed())
+                .run(30, 1, Step::Make, 1, GAVE_UP)
+                .run(50, 1, Step::WriteOff, 1, GOOD)
+                .kill(62, 1)
+                .failed(true)
+                .failed(true),
+        ),
         ("I7: Call { job: 0", sqlite().job(plain()).made(30, 1).kill(90_000_000, 1).made(90_000_100, 2)),
         (
             "I8: job 0 had attempt 2 too early",

@@ -98,9 +98,7 @@ fn resumed(book: &Book) -> (Vec<Micros>, usize) {
     let mut first: std::collections::HashMap<u32, Option<Micros>> = std::collections::HashMap::new();
     let kills = |process: u32| {
         let of_process = move |fault: &Fault| matches!(fault.scope, Scope::Process(hit) if hit == process);
-        book.faults
-            .iter()
-            .filter(move |(_, fault)| of_process(fault) && matches!(fault.kind.as_str(), "kill" | "abort"))
+        book.faults.iter().filter(move |(_, fault)| of_process(fault) && fault.is_death())
     };
     for runs in book.runs.values() {
         for (n, run) in runs.iter().enumerate() {

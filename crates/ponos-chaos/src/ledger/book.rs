@@ -87,14 +87,14 @@ pub(crate) struct Fault {
 const AFTERMATH: Micros = 10_000_000;
 
 impl Fault {
+    /// Whether its process is dead afterwards: it does nothing any more, and dies only once.
+    pub(crate) fn is_death(&self) -> bool {
+        matches!(self.kind.as_str(), "kill" | "abort")
+    }
+
     /// Whether it can still have an effect at this time or later.
     pub(crate) fn is_felt_after(&self, time: Micros) -> bool {
-        match (self.kind.as_str(), self.to) {
-            // Nothing happens in a process that is dead.
-            ("kill" | "abort", Some(to)) => to >= time,
-            (_, Some(to)) => to + AFTERMATH >= time,
-            (_, None) => true,
-        }
+        self.to.is_none_or(|to| if self.is_death() { to >= time } else { to + AFTERMATH >= time })
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         mix: Mix { millis: 40, ..Mix::USUAL },
         ..FIGURES
     },
-    short: Figures { faults: 4, mix: Mix { millis: 40, ..Mix::USUAL }, ..FIGURES },
+    short: Figures { jobs: 1_500, faults: 4, pace: 500, mix: Mix { millis: 40, ..Mix::USUAL }, ..FIGURES },
     run: r1::kill_workers,
     judge: nothing_else,
 };

@@ -63,7 +63,7 @@ fn raise_alarms(system: &mut System) -> anyhow::Result<()> {
         let backlog = system.figures.backlog * 9 / 10;
         system.until("a backlog", |book| book.unfinished >= backlog)?;
         let short = if alarms % 4 < 2 { Short::Memory } else { Short::Disk };
-        let lasting = if is_short { 2.0 } else { 4.0 + 8.0 * system.chance.f64() };
+        let lasting = if is_short { 3.0 } else { 4.0 + 8.0 * system.chance.f64() };
         alarm::strike(system, short, Duration::from_secs_f64(lasting))?;
         let confirmed = system.book().confirmed;
         system.until("publishes after the alarm", |book| book.confirmed > confirmed)?;

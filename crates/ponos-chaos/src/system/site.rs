@@ -69,9 +69,12 @@ impl Site {
     }
 
     /// What leaves the delay ladder while its target has no leader is tried again after 10 s instead of three minutes: a
-    /// run would otherwise end with a wait that says nothing about Ponos.
+    /// run would otherwise end with a wait that says nothing about Ponos. For the same reason quorum queues
+    /// tell the management plugin once a second how long they are, and not every five.
     pub(crate) fn options() -> NodeOptions {
-        NodeOptions::new().advanced("[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].")
+        NodeOptions::new().advanced(
+            "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}, {quorum_tick_interval, 1000}]}].",
+        )
     }
 
     pub(crate) fn kind(&self) -> BrokerKind {
