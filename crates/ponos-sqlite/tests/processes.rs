@@ -207,6 +207,8 @@ async fn a_suspect_counts_the_deaths_only_of_processes_that_held_nothing_else() 
         child.wait().unwrap();
     };
     die("2");
+    // Otherwise the suspect that it left is here at once: nothing else is held.
+    eventually(Duration::from_secs(10), "its jobs are back", || broker.stats().reclaimed == 3);
     let mut jobs = subscribe(&broker, TASK, 10).await;
     let first = take(&mut jobs, 2).await;
     assert!(first.iter().all(|delivery| delivery.losses == 1), "who may have done it is counted");
