@@ -26,7 +26,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     long: Figures {
         jobs: 100_000,
         faults: 20,
-        pace: 400,
+        pace: 300,
         backlog: 5_000,
         open: 1_000,
         between: (Duration::from_secs(1), Duration::from_secs(4)),

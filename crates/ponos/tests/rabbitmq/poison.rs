@@ -13,6 +13,7 @@ use ponos::{Broker, FailedJobs};
 use ponos_testbed::{Node, NodeOptions};
 
 use super::another_process::{Process, Role, say};
+use super::messages::{send, task};
 use super::support::*;
 
 const NEIGHBOURS: u64 = 60;
@@ -160,5 +161,33 @@ async fn a_broker_that_restarts_again_and_again_fails_nobody() {
     println!("{restarts} restarts, {} jobs, {runs} runs, none failed", all().count());
     third.shutdown().await;
     fresh_broker.close().await.unwrap();
+    stage.end().await;
+}
+
+/// RabbitMQ ends the whole connection of who looks into a queue that has no leader: while one is being declared, or when
+/// its node is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_suspects_without_a_leader_takes_away_nothing_that_is_at_work() {
+    let node = Node::shared();
+    let url = node.fresh_vhost();
+    let stage = Stage::new(&url).await;
+    let mut suspect = task(&JobDo { n: 0, how: How::Take(1) }, None);
+    suspect.envelope.progress.suspect = Some(0);
+    send(&*stage.broker, vec![suspect]).await;
+    // Its queue is there now, and everybody looks into it.
+    until("the suspect ran", secs(60), || stage.did.runs(0) > 0).await;
+    let order = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{}\">>, queue, <<\"unit.suspect.job.do\">>)),
+         ra:stop_server(quorum_queues, amqqueue:get_pid(Q)).",
+        vhost(&url)
+    );
+    node.ctl(&["eval", &order]).unwrap();
+    // Longer than it takes to look several times.
+    for n in 1..=20 {
+        stage.job(n, How::Take(100)).await;
+        until("the job ran", secs(60), || stage.did.runs(n) > 0).await;
+    }
+    assert!((1..=20).all(|n| stage.did.runs(n) == 1), "no job was taken away");
+    assert_eq!(stage.broker.stats().reconnects, 0, "the consuming connection was not lost");
     stage.end().await;
 }
