@@ -157,6 +157,7 @@ mod tests {
         let _next = places.try_take().unwrap();
         assert!(is_lost(&all[5]));
         drop((all, came));
-        assert_eq!((places.lock().count, places.lock().waiting.len()), (1, 1));
+        let taken = places.lock();
+        assert_eq!((taken.count, taken.waiting.len()), (1, 1));
     }
 }
