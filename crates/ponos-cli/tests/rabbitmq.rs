@@ -222,7 +222,7 @@ fn the_demo_balances_without_the_management_plugin_and_what_cannot_be_listed_is_
     Ran::of(&list, Some(&both)).ok().says("1 failed job in 1 group");
     Ran::of(&list, Some(&ca)).failed(3, "cannot be reached");
     let ran = Ran::of(&list, Some(&url));
-    ran.failed(3, "cannot be reached").failed(3, "certificates right?");
+    ran.failed(3, "a certificate that is not to be trusted").failed(3, "`?cacertfile=ca.pem`");
     assert!(!ran.err.contains("guest:"), "{ran:?}");
 }
 
