@@ -25,10 +25,10 @@ fn r1_no_job_is_lost_when_workers_on_sqlite_are_killed() {
     short(&["r1"], "sqlite");
 }
 
-/// Workers killed, the node killed, the network, alarms, jobs that take too long, migrations.
+/// Workers killed, the node killed, the network, alarms, jobs that kill their process or take too long, migrations.
 #[test]
-fn r4_r5_r7_r8_r12_r13_no_job_is_lost_on_one_rabbitmq_node_whatever_happens_to_it() {
-    short(&["r4", "r5", "r7", "r8", "r12", "r13"], "rabbitmq");
+fn r4_r5_r7_r8_r11_r12_r13_no_job_is_lost_on_one_rabbitmq_node_whatever_happens_to_it() {
+    short(&["r4", "r5", "r7", "r8", "r11", "r12", "r13"], "rabbitmq");
 }
 
 #[test]

@@ -14,9 +14,10 @@ use ponos_core::journal::Journal;
 use ponos_core::name::{AppName, QueueName};
 use ponos_core::wire;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 use crate::declare::Declarer;
+use crate::gate::Gate;
 use crate::journal::RabbitJournal;
 use crate::link::{self, Link};
 use crate::memory::Memory;
@@ -87,8 +88,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) orders: Orders,
     journal: Arc<RabbitJournal>,
-    /// The right to hold a suspect: one at a time.
-    pub(crate) alone: Arc<Semaphore>,
+    /// Closed while a suspect is held, or about to be.
+    pub(crate) gate: Arc<Gate>,
     /// For who publishes outside of a settlement.
     pub(crate) publisher: Publisher,
     pub(crate) memory: Memory,
@@ -136,7 +137,7 @@ impl RabbitBroker {
             options,
             counters: Counters::default(),
             orders: Orders::default(),
-            alone: Arc::new(Semaphore::new(1)),
+            gate: Arc::new(Gate::new()),
             journal,
             memory: Memory::default(),
             state: Mutex::default(),
@@ -241,6 +242,11 @@ impl Shared {
 
     pub(crate) fn intake(&self, id: u64) -> Option<Arc<Intake>> {
         self.state().intakes.get(&id).cloned()
+    }
+
+    /// Whether no subscription holds anything that it delivered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().intakes.values().all(|intake| intake.is_idle())
     }
 
     // Topology.

@@ -33,6 +33,7 @@ pub mod diff;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod guard;
 mod inspect;
 mod journal;

@@ -49,17 +49,19 @@ pub(crate) async fn settle(
     let mut settling = Settling { intake: Arc::clone(&intake), tag, over: false };
     let Settlement { send, verdict } = settlement;
     let effects = send.len();
-    // A suspect is handed back as a copy, whose count is its own.
-    let verdict = match verdict {
-        Verdict::Release if delivery.envelope.progress.suspect.is_some() => {
-            let progress = delivery.envelope.progress.clone();
+    // A suspect is handed back as a copy: RabbitMQ would count it as lost.
+    let verdict = match (verdict, delivery.envelope.progress.suspect) {
+        (Verdict::Release, Some(before)) => {
+            let suspect = Some(before.saturating_add(delivery.losses));
+            let progress = Progress { suspect, ..delivery.envelope.progress.clone() };
             Verdict::RetryAt(SystemTime::now().into(), Box::new(progress))
         }
-        verdict => verdict,
+        (verdict, _) => verdict,
     };
     let release = matches!(verdict, Verdict::Release);
     let copy = copy(delivery, verdict);
     let copied = copy.is_some();
+    let suspected = copy.as_ref().is_some_and(|copy| copy.envelope.progress.suspect.is_some());
     // A copy that is known by the same marks could not be told from its original.
     let told_apart = copy.as_ref().is_some_and(|copy| {
         identity(&delivery.queue, &copy.envelope) != identity(&delivery.queue, &delivery.envelope)
@@ -98,7 +100,7 @@ pub(crate) async fn settle(
         shared.memory.excuse(&delivery.queue, std::iter::once(delivery.envelope.id));
         intake.release(tag)
     } else {
-        intake.done(tag)
+        intake.done(tag, suspected)
     };
     // A copy that is confirmed is as good as an acknowledgement: should the original come again, it is recognised.
     if told || told_apart { Ok(outcomes) } else { lost(effects > 0) }

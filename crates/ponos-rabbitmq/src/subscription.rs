@@ -24,7 +24,7 @@ use ponos_core::id::{MessageId, Timestamp};
 use ponos_core::name::QueueName;
 use ponos_core::wire::{self, Reading};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -32,6 +32,7 @@ use crate::acks::{Ack, Acks, WAIT};
 use crate::broker::Shared;
 use crate::convert;
 use crate::error;
+use crate::gate::Place;
 use crate::link::{CALL_DEADLINE, Link};
 use crate::options::QueueType;
 use crate::publish::Publisher;
@@ -59,7 +60,7 @@ pub(crate) struct Intake {
     /// The subscription was dropped, or the broker closed.
     ended: AtomicBool,
     /// The right to hold a suspect, while it holds one.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Mutex<Option<Place>>,
     runtime: Handle,
 }
 
@@ -98,7 +99,7 @@ impl Intake {
     }
 
     /// It holds a suspect, as the only one of this process.
-    pub(crate) fn holds_place(&self, place: OwnedSemaphorePermit) {
+    pub(crate) fn holds_place(&self, place: Place) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
@@ -130,15 +131,15 @@ impl Intake {
         self.acks().give_back(tag);
     }
 
-    /// Acknowledges a delivery, with others or soon; `false` when it is not ours any more.
-    pub(crate) fn done(&self, tag: u64) -> bool {
+    /// Acknowledges a delivery, at once or with others and soon; `false` when it is not ours any more.
+    pub(crate) fn done(&self, tag: u64, at_once: bool) -> bool {
         self.leave_place();
         let mut acks = self.acks();
         // Asked under the lock: who ends the intake takes it too.
         if !self.is_open() {
             return false;
         }
-        if acks.done(tag) {
+        if acks.done(tag) || at_once {
             self.flush(&mut acks)
         } else {
             self.waiting.notify_one();
@@ -166,6 +167,11 @@ impl Intake {
         out.iter().all(|Ack { tag, multiple }| {
             push(self.channel.basic_ack(*tag, BasicAckOptions { multiple: *multiple }))
         })
+    }
+
+    /// Whether everything that it delivered is settled, or somebody else's.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_open() || self.acks().held().next().is_none()
     }
 
     pub(crate) fn unsettled(&self) -> usize {
@@ -331,6 +337,7 @@ impl Subscription for Consuming {
         if self.lost.is_none() && max > 0 {
             out.extend(self.suspects.as_mut().and_then(|suspects| suspects.poll_next(cx)));
         }
+        let pass = if self.consumer.is_some() { self.shared.gate.pass(cx) } else { None };
         while self.lost.is_none() && out.len() - first < max {
             if !self.found.is_empty() {
                 if self.intake.unsettled() > self.prefetch + self.found.len() {
@@ -339,7 +346,7 @@ impl Subscription for Consuming {
                 out.extend(self.found.pop_front());
                 continue;
             }
-            let Some(consumer) = &mut self.consumer else {
+            let Some(consumer) = self.consumer.as_mut().filter(|_| pass.is_some()) else {
                 break;
             };
             match Pin::new(consumer).poll_next(cx) {
@@ -353,6 +360,7 @@ impl Subscription for Consuming {
                 }
             }
         }
+        drop(pass);
         if self.lost.is_none() && !self.intake.is_open() {
             self.lost = Some("the connection or the channel is gone".into());
         }
@@ -407,7 +415,7 @@ impl Shared {
             self.counters.duplicates();
             tracing::debug!(queue = %intake.queue, message = %id, "its copy was confirmed before: acknowledged");
             intake.begin(tag);
-            intake.done(tag);
+            intake.done(tag, false);
             return None;
         }
         let left = convert::broker_int(&delivery.properties, LEFT);

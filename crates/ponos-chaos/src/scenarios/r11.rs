@@ -12,8 +12,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "r11",
     title: "jobs that kill their process",
     what: "Among ordinary jobs some call abort(); a supervisor starts another worker for each that dies.",
-    passes: "I1–I9; each killer is found out after at most 7 deaths, three until it is suspected and three while it runs \
-             alone, and is recovered; no other job fails.",
+    passes: "I1–I9; each killer, and each further copy of it that a death left behind, is found out after at most 7 deaths, \
+             three until it is suspected and three while it runs alone, and is recovered; no other job fails.",
     brokers: &[BrokerKind::Sqlite, BrokerKind::RabbitMq],
     long: Figures {
         jobs: 10_000,
@@ -70,7 +70,9 @@ fn judge(book: &Book, verdict: &mut Verdict) -> Vec<(String, String)> {
         let call = Call { job: *number, step: Step::Make, attempt: 1 };
         let deaths = book.runs.get(&call).map_or(0, Vec::len);
         most = most.max(deaths);
-        if deaths > DEATHS {
+        // Who dies between a copy's confirm and the acknowledgement leaves two copies, and each is found out for itself.
+        let copies = book.failed.iter().filter(|failed| failed.job == *number).count().max(1);
+        if deaths > DEATHS * copies {
             verdict
                 .violations
                 .push(format!("R11: job {number} killed {deaths} processes before it was found out"));

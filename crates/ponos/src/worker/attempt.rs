@@ -96,7 +96,7 @@ async fn run_inside(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, held
 /// Calls the handler or the recovery function, within its time and behind a net.
 async fn call(spec: &QueueSpec, shared: &Shared, delivery: &Delivery, job: &Arc<Job>) -> CallResult {
     let progress = &delivery.envelope.progress;
-    if progress.suspect.is_some() && delivery.losses >= MAX_SUSPECT_LOSSES {
+    if progress.suspect.is_some_and(|before| losses_alone(before, delivery) >= MAX_SUSPECT_LOSSES) {
         return CallResult::Poison;
     }
     let (started, limit) = match progress.phase {
@@ -292,6 +292,7 @@ impl Attempt<'_> {
                     return self.end(report, failure, outcome).await;
                 }
                 progress.phase = Phase::Recover;
+                progress.suspect = progress.suspect.map(|_| 0);
                 progress.attempt = 1;
                 progress.gave_up = Some(Box::new(gave_up));
                 let end = AttemptEnd::GaveUp { class: failure.class, reason };
@@ -490,6 +491,12 @@ impl<F: Future + Unpin> Future for CatchPanic<F> {
             Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
         }
     }
+}
+
+/// How often a suspect was lost while it ran alone. What the message itself says of it, from before it was handed back, is
+/// never enough: anybody may have written it.
+fn losses_alone(before: u32, delivery: &Delivery) -> u32 {
+    before.min(MAX_SUSPECT_LOSSES - 1) + delivery.losses
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

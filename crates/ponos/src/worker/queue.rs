@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use super::{Limiter, Rest, Shared};
 
 /// How long a broker may take to open a subscription.
 const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long other jobs wait while a suspect is sent on: longer, and its queue does not answer.
+const SENDING_ON: Duration = Duration::from_secs(5);
 
 /// The pauses between tries to subscribe.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -343,7 +347,11 @@ impl QueueWorker {
         let blocked = self.blocked_until(clock.now());
         for delivery in incoming.drain(..) {
             self.buffered_bytes += delivery.envelope.body.len();
-            self.buffer.push_back((delivery, blocked));
+            match self.kind(&delivery) {
+                // Sent on before anything else starts that might kill the process meanwhile.
+                Kind::Suspect => self.buffer.push_front((delivery, blocked)),
+                _ => self.buffer.push_back((delivery, blocked)),
+            }
         }
         if let Some(reason) = lost {
             // What was delivered and not started is no longer ours; what runs finds out when it settles.
@@ -497,6 +505,7 @@ impl QueueWorker {
             }
             Kind::Duplicate | Kind::Suspect => {
                 let queue = self.spec.queue.clone();
+                let sending_on = matches!(kind, Kind::Suspect).then(|| SendingOn::new(&shared));
                 let (verdict, what) = match kind {
                     Kind::Duplicate => (Verdict::Done, What::Duplicate { queue }),
                     _ => {
@@ -506,7 +515,15 @@ impl QueueWorker {
                 };
                 clock.spawn(async move {
                     let settlement = Settlement::just(verdict);
-                    let settled = super::settle::until_taken(&spec, &shared, &delivery, settlement).await;
+                    let mut settling =
+                        pin!(super::settle::until_taken(&spec, &shared, &delivery, settlement));
+                    let settled = match shared.local.clock.timeout(SENDING_ON, settling.as_mut()).await {
+                        Some(settled) => settled,
+                        None => {
+                            drop(sending_on);
+                            settling.await
+                        }
+                    };
                     if let (Settled::Taken, Some(lifecycle)) = (settled, &shared.local.lifecycle) {
                         let envelope = &delivery.envelope;
                         lifecycle.record(shared.local.clock.wall(), envelope.tid.clone(), envelope.id, what);
@@ -553,6 +570,22 @@ impl Drop for QueueWorker {
     fn drop(&mut self) {
         self.abort();
         self.spec.vitals.ended();
+    }
+}
+
+/// Keeps other jobs from starting while a suspect is sent on.
+struct SendingOn(Arc<Shared>);
+
+impl SendingOn {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.solo.sends_on();
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for SendingOn {
+    fn drop(&mut self) {
+        self.0.solo.has_sent_on();
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! When a process dies, every job that it held is counted as lost once, so the count only makes a *suspect*. A suspect
 //! runs while nothing else of this service does: if the process dies then, it was that job.
+//!
+//! A suspect is sent on before it runs alone, where the broker has no transaction as a copy and then an acknowledgement.
+//! Nothing starts between the two either: what killed the process there would leave the job in two copies, each of which
+//! may kill as often again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +27,8 @@ struct State {
     alone: bool,
     /// Queues whose next job is a suspect that waits for the others to end: nothing new starts meanwhile.
     waiting: usize,
+    /// Suspects that are being sent on.
+    sent_on: usize,
 }
 
 impl Solo {
@@ -42,7 +48,7 @@ impl Solo {
     /// Starts a job that is no suspect, if none runs or waits.
     pub(crate) fn enter(&self) -> bool {
         let mut state = self.state();
-        let free = !state.alone && state.waiting == 0;
+        let free = !state.alone && state.waiting == 0 && state.sent_on == 0;
         state.running += usize::from(free);
         free
     }
@@ -51,7 +57,7 @@ impl Solo {
     /// whether it is now.
     pub(crate) fn enter_alone(&self, waits: &mut bool) -> bool {
         let mut state = self.state();
-        let free = state.running == 0 && !state.alone;
+        let free = state.running == 0 && !state.alone && state.sent_on == 0;
         if free {
             state.alone = true;
         }
@@ -68,6 +74,23 @@ impl Solo {
     pub(crate) fn withdraw(&self, waits: &mut bool) {
         if std::mem::take(waits) {
             self.state().waiting -= 1;
+            self.changed.send_replace(());
+        }
+    }
+
+    /// A suspect is being sent on.
+    pub(crate) fn sends_on(&self) {
+        self.state().sent_on += 1;
+    }
+
+    /// It has been sent on.
+    pub(crate) fn has_sent_on(&self) {
+        let last = {
+            let mut state = self.state();
+            state.sent_on -= 1;
+            state.sent_on == 0
+        };
+        if last {
             self.changed.send_replace(());
         }
     }
@@ -106,6 +129,22 @@ mod tests {
         assert!(solo.enter_alone(&mut waits) && !waits);
         assert!(!solo.enter() && !solo.enter_alone(&mut false));
         solo.leave(true);
+    }
+
+    #[test]
+    fn nothing_starts_while_suspects_are_sent_on() {
+        let solo = Solo::new();
+        let mut watch = solo.watch();
+        solo.sends_on();
+        solo.sends_on();
+        assert!(!solo.enter());
+        solo.has_sent_on();
+        let mut waits = false;
+        assert!(!solo.enter_alone(&mut waits) && waits);
+        watch.borrow_and_update();
+        solo.has_sent_on();
+        assert!(watch.has_changed().unwrap(), "who was refused is told");
+        assert!(solo.enter_alone(&mut waits));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ponos::core::broker::{Broker as _, Inspect, Topology};
+use ponos::core::broker::{
+    Broker as _, Delivery, Inspect, Settlement, SubscribeOptions, Subscription, Topology, Verdict,
+};
 use ponos::core::envelope::{GaveUpReason, Recovery};
 use ponos::core::name::{AppName, EventName, QueueName};
 use ponos::prelude::*;
@@ -190,4 +192,76 @@ async fn a_queue_of_suspects_without_a_leader_takes_away_nothing_that_is_at_work
     assert!((1..=20).all(|n| stage.did.runs(n) == 1), "no job was taken away");
     assert_eq!(stage.broker.stats().reconnects, 0, "the consuming connection was not lost");
     stage.end().await;
+}
+
+/// What is delivered within the time that it takes to look for suspects several times.
+async fn delivered(subscription: &mut dyn Subscription, within: Duration) -> Vec<Delivery> {
+    let mut out = Vec::new();
+    let polling = std::future::poll_fn(|cx| subscription.poll_next(cx, 10, &mut out));
+    if let Ok(polled) = tokio::time::timeout(within, polling).await {
+        polled.unwrap();
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspect_is_taken_when_nothing_else_is_held_and_nothing_else_comes_beside_it() {
+    let url = Node::shared().fresh_vhost();
+    let broker = broker(&url).await;
+    let queue = QueueName::parse("unit.job.do").unwrap();
+    let topology = Topology { app: Some(queue.app()), tasks: vec![queue.clone()], ..Topology::default() };
+    broker.declare(&topology).await.unwrap();
+    let mut jobs = broker.subscribe(&queue, SubscribeOptions::prefetch(10)).await.unwrap();
+    let number = |delivery: &Delivery| {
+        serde_json::from_slice::<serde_json::Value>(&delivery.envelope.body).unwrap()["n"].as_u64().unwrap()
+    };
+    let message = |n| task(&JobDo { n, how: How::Take(1) }, None);
+    let settle = async |delivery: &Delivery, verdict| {
+        broker.settle(delivery, Settlement::just(verdict)).await.unwrap();
+    };
+
+    send(&*broker, vec![message(1)]).await;
+    let first = delivered(&mut *jobs, secs(30)).await.remove(0);
+    let mut suspect = message(2);
+    suspect.envelope.progress.suspect = Some(0);
+    send(&*broker, vec![suspect]).await;
+    // The gate closes some time after the suspect was sent: until then others may come, and never the suspect.
+    let mut held = vec![first];
+    let deadline = Instant::now() + secs(30);
+    for n in 3.. {
+        assert!(Instant::now() < deadline, "the gate does not close");
+        send(&*broker, vec![message(n)]).await;
+        let came = delivered(&mut *jobs, secs(1)).await;
+        assert!(came.iter().all(|delivery| number(delivery) != 2), "a suspect beside what is held");
+        if came.is_empty() {
+            break;
+        }
+        held.extend(came);
+    }
+    for delivery in &held {
+        settle(delivery, Verdict::Done).await;
+    }
+    let alone = delivered(&mut *jobs, secs(30)).await;
+    assert_eq!(alone.iter().map(number).collect::<Vec<_>>(), [2], "it comes alone");
+    assert_eq!(delivered(&mut *jobs, secs(1)).await.len(), 0, "nothing comes beside it");
+
+    // What is handed back keeps the count that it had.
+    let mut lost = alone;
+    lost[0].losses = 2;
+    settle(&lost[0], Verdict::Release).await;
+    let mut suspect = None;
+    while suspect.is_none() {
+        for delivery in delivered(&mut *jobs, secs(30)).await {
+            match number(&delivery) {
+                2 => suspect = Some(delivery),
+                _ => settle(&delivery, Verdict::Done).await,
+            }
+        }
+        assert!(Instant::now() < deadline + secs(60), "the suspect does not come again");
+    }
+    let suspect = suspect.unwrap();
+    assert_eq!((suspect.envelope.progress.suspect, suspect.losses), (Some(2), 0));
+    settle(&suspect, Verdict::Done).await;
+    drop(jobs);
+    broker.close().await.unwrap();
 }
