@@ -17,7 +17,7 @@ const REFERENCES: &[Reference] = &[
         Comes::FromOthers,
         "each is cut to what we write ourselves, so that the job can be sent on",
         &[],
-        "crates/ponos-core/src/wire.rs",
+        "crates/ponos-core/src/wire/tests.rs",
         "whatever_was_forged_can_be_sent_on",
     ),
     (
