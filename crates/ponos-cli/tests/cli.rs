@@ -7,57 +7,22 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ponos::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "support/shop.rs"]
+mod shop;
+
+use shop::*;
+
 /// How long something may take that happens in another process.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const TASK: &str = "shop.parcel.send";
 const HEARD: &str = "shop.order.paid";
-
-/// Clears the screen, colours, turns the text around.
-const EVIL: &str = "\u{1b}[2J\u{9b}31m\u{202e}evil";
-
-#[event("order.paid")]
-struct OrderPaid {
-    order: u64,
-}
-
-#[event("parcel.sent")]
-struct ParcelSent {
-    order: u64,
-}
-
-#[app("shop", state = Printer)]
-struct Shop;
-
-#[task("shop.parcel.send", app = Shop, emits(ParcelSent))]
-struct ParcelSend {
-    order: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Printer {
-    on_fire: Arc<AtomicBool>,
-}
-
-fn send_what_is_paid(e: OrderPaid) -> ParcelSend {
-    ParcelSend { order: e.order }
-}
-
-async fn send(t: ParcelSend, cx: TaskCx<ParcelSend>) -> Outcome {
-    if cx.state().on_fire.load(Ordering::SeqCst) {
-        return Err(format!("the printer is on fire, label {} {EVIL}\nand a second line", t.order)).stop();
-    }
-    cx.emit(ParcelSent { order: t.order })?;
-    Ok(())
-}
 
 /// A folder with a `ponos.db`, and the program in it.
 struct Place(TempDir);
@@ -72,8 +37,7 @@ impl Place {
     }
 
     async fn shop(&self, printer: &Printer) -> Running<Shop> {
-        let service = Service::<Shop>::new().on(send_what_is_paid).task(send, |p| p);
-        service.start(printer.clone(), Broker::sqlite(self.path().join("ponos.db"))).await.unwrap()
+        service().start(printer.clone(), Broker::sqlite(self.path().join("ponos.db"))).await.unwrap()
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for something else")]
 
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ponos::prelude::*;
 use ponos_testbed::{Node, NodeOptions};
 use serde_json::Value;
+
+#[path = "support/shop.rs"]
+mod shop;
+
+use shop::*;
 
 /// How long something may take that happens in another process.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -19,43 +23,6 @@ const ORDER: Duration = Duration::from_secs(2);
 
 /// What `demo --ci` promises.
 const DEMO: Duration = Duration::from_secs(30);
-
-const TASK: &str = "shop.parcel.send";
-
-#[event("order.paid")]
-struct OrderPaid {
-    order: u64,
-}
-
-#[event("parcel.sent")]
-struct ParcelSent {
-    order: u64,
-}
-
-#[app("shop", state = Printer)]
-struct Shop;
-
-#[task("shop.parcel.send", app = Shop, emits(ParcelSent))]
-struct ParcelSend {
-    order: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Printer {
-    on_fire: Arc<AtomicBool>,
-}
-
-fn send_what_is_paid(e: OrderPaid) -> ParcelSend {
-    ParcelSend { order: e.order }
-}
-
-async fn send(t: ParcelSend, cx: TaskCx<ParcelSend>) -> Outcome {
-    if cx.state().on_fire.load(Ordering::SeqCst) {
-        return Err(format!("the printer is on fire, label {}", t.order)).stop();
-    }
-    cx.emit(ParcelSent { order: t.order })?;
-    Ok(())
-}
 
 /// The node of these tests. Making it blocks.
 async fn node() -> &'static Node {
@@ -74,8 +41,7 @@ impl Place {
     }
 
     async fn shop(&self, printer: &Printer) -> Running<Shop> {
-        let service = Service::<Shop>::new().on(send_what_is_paid).task(send, |p| p);
-        service.start(printer.clone(), Broker::from_url(&self.url).unwrap()).await.unwrap()
+        service().start(printer.clone(), Broker::from_url(&self.url).unwrap()).await.unwrap()
     }
 
     fn ponos(&self, args: &[&str]) -> Ran {
